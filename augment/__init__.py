@@ -1,0 +1,1 @@
+"""augment: adversarial photometric-geometric chains for segmentation training."""

@@ -1,0 +1,253 @@
+"""Typer commands: text in, one function call, text out. Nothing heavy is imported before the
+call."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cardiogen import __version__
+from cardiogen.base.errors import CardiogenError, Exit
+
+app = typer.Typer(
+    name="cardiogen",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Learn, generate and use 3D and 4D cardiac anatomy.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Overwrite = Annotated[bool, typer.Option(help="Replace what --out names.")]
+Age = Annotated[float | None, typer.Option(help="Years.")]
+Sex = Annotated[str | None, typer.Option(help="F or M.")]
+Height = Annotated[float | None, typer.Option(help="cm.")]
+Weight = Annotated[float | None, typer.Option(help="kg.")]
+Sbp = Annotated[float | None, typer.Option(help="Systolic blood pressure, mmHg.")]
+LabelMap = Annotated[str, typer.Option(help="Codes of label files: ukbb, acdc or mnms.")]
+Model = Annotated[Path | None, typer.Option(help="Model bundle; default: the one shipped.")]
+Formats = Annotated[str, typer.Option("--format", help="Some of nifti,vtp,stl,glb,png,csv; all.")]
+Space = Annotated[Literal["ras", "lps"], typer.Option(help="Axes of the mesh files.")]
+Prefer = Annotated[
+    Literal["sform", "qform", "pixdim"] | None,
+    typer.Option(help="Which geometry to trust where a header contradicts itself."),
+]
+Seed = Annotated[int, typer.Option(help="Same seed, same hearts.")]
+Frames = Annotated[int, typer.Option(help="Frames over the cycle.")]
+
+
+def _show(text: str, facts: dict[str, object], as_json: bool) -> None:
+    typer.echo(json.dumps(facts, indent=2, allow_nan=False) if as_json else text)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Learn, generate and use 3D and 4D cardiac anatomy."""
+
+
+@app.command("generate")
+def generate_command(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make; default: a fresh name.")
+    ] = None,
+    age: Age = None,
+    sex: Sex = None,
+    height: Height = None,
+    weight: Weight = None,
+    sbp: Sbp = None,
+    cohort: Annotated[
+        Path | None, typer.Option(help="CSV with a row of factors for each subject.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", "--n", help="Number of hearts.")] = 1,
+    frames: Frames = 25,
+    seed: Seed = 0,
+    phase_only: Annotated[
+        Literal["ed", "es"] | None, typer.Option(help="Only end diastole or end systole.")
+    ] = None,
+    space: Space = "ras",
+    formats: Formats = "all",
+    label_map: LabelMap = "ukbb",
+    spacing: Annotated[float, typer.Option(help="Voxel size of the label maps, mm.")] = 1.25,
+    heart_rate: Annotated[
+        float | None, typer.Option(help="Beats per minute, for the cardiac output.")
+    ] = None,
+    model: Model = None,
+    allow_extrapolation: Annotated[
+        bool, typer.Option(help="Accept factors outside the training data; outputs say so.")
+    ] = False,
+    workers: Annotated[int, typer.Option(help="Processes, from four hearts on.")] = 2,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Generate beating hearts from clinical factors, any of which may be missing."""
+    from cardiogen.cli.generate import generate
+
+    folder = generate(
+        out=out, age=age, sex=sex, height=height, weight=weight, sbp=sbp, cohort=cohort, n=n,
+        frames=frames, seed=seed, phase_only=phase_only, space=space, formats=formats,
+        label_map=label_map, spacing_mm=spacing, heart_rate=heart_rate, model=model,
+        allow_extrapolation=allow_extrapolation, workers=workers, overwrite=overwrite,
+    )  # fmt: skip
+    _show(str(folder), {"folder": str(folder), "hearts": n}, as_json)
+
+
+@app.command("complete")
+def complete_command(
+    labels: Annotated[list[Path], typer.Argument(help="Label maps (NIfTI), 3D or 4D.")],
+    phase: Annotated[
+        list[float] | None, typer.Option(help="Phase of each map in [0, 1); ED is 0. Repeat it.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make; default: a fresh name.")
+    ] = None,
+    label_map: LabelMap = "acdc",
+    age: Age = None,
+    sex: Sex = None,
+    height: Height = None,
+    weight: Weight = None,
+    sbp: Sbp = None,
+    frames: Frames = 25,
+    samples: Annotated[int, typer.Option(help="Draws that show the uncertainty.")] = 0,
+    seed: Seed = 0,
+    space: Space = "ras",
+    formats: Formats = "all",
+    prefer: Prefer = None,
+    model: Model = None,
+    allow_extrapolation: Annotated[
+        bool, typer.Option(help="Accept factors outside the training data; outputs say so.")
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Complete the cardiac cycle from label maps of any frames, e.g. one ED map."""
+    from cardiogen.cli.complete import complete
+
+    folder = complete(
+        labels, phases=phase, out=out, label_map=label_map, age=age, sex=sex, height=height,
+        weight=weight, sbp=sbp, frames=frames, samples=samples, seed=seed, space=space,
+        formats=formats, prefer=prefer, model=model, allow_extrapolation=allow_extrapolation,
+        overwrite=overwrite,
+    )  # fmt: skip
+    _show(str(folder), {"folder": str(folder)}, as_json)
+
+
+@app.command("measure")
+def measure_command(
+    path: Annotated[
+        Path, typer.Argument(help="NIfTI file, closed mesh, subject or cohort folder.")
+    ],
+    label_map: Annotated[
+        str | None, typer.Option(help="Codes of label files: ukbb, acdc or mnms.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV to write; default: print.")] = None,
+    frames: Annotated[bool, typer.Option(help="Also write OUT_frames.csv.")] = False,
+    segments: Annotated[
+        int | None, typer.Option(help="16 or 17: also write OUT_segments.csv by AHA segment.")
+    ] = None,
+    z_scores: Annotated[
+        bool, typer.Option(help="Add z-scores where sex and age are known.")
+    ] = False,
+    prefer: Prefer = None,
+    orientation: Annotated[
+        Literal["trusted", "assumed", "mirrored"] | None,
+        typer.Option(help="Overrides what headers say of the world; matters for AHA segments."),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Measure volumes, mass, ejection fraction and wall thickness of label maps or meshes."""
+    from cardiogen.cli.measure import measure
+    from cardiogen.cli.requests import usage_error
+
+    if segments not in (None, 16, 17):
+        raise usage_error("--segments", segments, "16 or 17", "16")
+    measured = measure(
+        path, label_map=label_map, out=out, frames=frames, segments=segments, z_scores=z_scores,
+        prefer=prefer, orientation=orientation, overwrite=overwrite,
+    )  # fmt: skip
+    if as_json:
+        facts = {
+            "subjects": json.loads(measured.table.to_json(orient="records")),
+            "failures": [failure.as_dict() for failure in measured.failures],
+            "notes": [str(note) for note in measured.notes],
+        }
+        typer.echo(json.dumps(facts, indent=2))
+    elif out is None:
+        typer.echo(measured.table.to_string(index=False, float_format=lambda x: f"{x:.2f}"))
+    else:
+        typer.echo(str(out))
+    for note in measured.notes if not as_json else ():
+        typer.echo(f"cardiogen: note {note}", err=True)
+    for failure in measured.failures:
+        typer.echo(f"cardiogen: {failure}", err=True)
+    if measured.failures:
+        raise typer.Exit(int(Exit.FAILURES))
+
+
+@app.command("check")
+def check_command(
+    cohort: Annotated[Path, typer.Argument(help="Cohort folder.")],
+    layout: Annotated[
+        str | None, typer.Option(help="cardiogen, acdc, acdc_dev25 or ukbb; default: found.")
+    ] = None,
+    label_map: Annotated[
+        str | None, typer.Option(help="Codes of label files: ukbb, acdc or mnms.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Name every fault of a cohort in one pass; nothing is changed."""
+    from cardiogen.cli.check import check, describe
+
+    report = check(cohort, layout=layout, label_map=label_map)
+    typer.echo(json.dumps(report.as_dict(), indent=2) if as_json else describe(report))
+    raise typer.Exit(int(report.exit_code))
+
+
+@app.command("train")
+def train_command(
+    out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
+    model: Annotated[str, typer.Option(help="Kind of model: linear.")] = "linear",
+    cohort: Annotated[str, typer.Option(help="`population`.")] = "population",
+    n: Annotated[int, typer.Option("-n", "--n", help="Training hearts.")] = 4000,
+    seed: Seed = 0,
+    config: Annotated[Path | None, typer.Option(help="TOML with the same settings.")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model of anatomy and write it as a bundle."""
+    from cardiogen.cli.train import train
+
+    folder = train(
+        out, model=model, cohort=cohort, n=n, seed=seed, config=config, overwrite=overwrite
+    )
+    _show(str(folder), {"bundle": str(folder)}, as_json)
+
+
+def main() -> None:
+    """Run the command line; faults that users can mend show one line and a documented exit."""
+    try:
+        app()
+    except CardiogenError as error:
+        if "--json" in sys.argv:
+            typer.echo(json.dumps({"error": error.as_dict()}, indent=2), err=True)
+        else:
+            typer.echo(f"cardiogen: {error}", err=True)
+        sys.exit(int(error.exit_code))
+    except KeyboardInterrupt:
+        typer.echo("cardiogen: interrupted; nothing was written", err=True)
+        sys.exit(int(Exit.CTRL_C))

@@ -1,0 +1,206 @@
+"""``cardiogen complete``: the whole cardiac cycle from label maps of any frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Listing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cardiogen.base import CardiogenError, atomic_folder
+from cardiogen.cli.requests import (
+    MAX_FRAMES,
+    check_count,
+    check_seed,
+    fresh_folder,
+    request_factors,
+    usage_error,
+)
+from cardiogen.cli.write import OutputOptions, write_one
+
+if TYPE_CHECKING:
+    from cardiogen.data.nifti_geometry import Prefer
+    from cardiogen.data.sequence import Sequence
+    from cardiogen.export.space import Space
+
+_MAX_SAMPLES = 1000
+_INTERVAL = (5.0, 95.0)
+
+
+def complete(
+    labels: Listing[str | Path],
+    *,
+    phases: Listing[float] | None = None,
+    out: str | Path | None = None,
+    label_map: str = "acdc",
+    age: float | None = None,
+    sex: str | None = None,
+    height: float | None = None,
+    weight: float | None = None,
+    sbp: float | None = None,
+    frames: int = 25,
+    samples: int = 0,
+    seed: int = 0,
+    space: Space = "ras",
+    formats: str = "all",
+    prefer: Prefer | None = None,
+    model: str | Path | None = None,
+    allow_extrapolation: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Complete a heart of which some frames are known.
+
+    Args:
+        labels: label maps on one grid: 3D files, one a phase, or one 4D file.
+        phases: fraction of the cycle of each map, end diastole 0; a 4D file has evenly spaced
+            frames from 0, and a single map is end diastole, unless told otherwise.
+        out: folder to make; by default a fresh one.
+        label_map: codes of the label files; the outputs use the same.
+        age, sex, height, weight, sbp: whatever is known of the subject.
+        frames: frames of the completed cycle.
+        samples: draws from the posterior, for 90 % intervals of the volumes in ``frames.csv`` and
+            ``samples.csv``.
+        seed: same seed, same samples.
+        space, formats: see :func:`cardiogen.generate`.
+        prefer: which geometry of the headers to trust.
+        model: bundle folder; by default the one inside the package.
+        allow_extrapolation: accept factors outside the training data.
+        overwrite: whether ``out`` may be replaced.
+
+    Returns:
+        The folder: the heart over the whole cycle on the grid and in the world of the input.
+
+    Raises:
+        CardiogenError: exit 3 for labels that are no heart, exit 2 for phases that do not fit.
+    """
+    from cardiogen.export.heart import parse_formats
+    from cardiogen.models.protocol import encode_condition, frame_phases
+    from cardiogen.models.store import load_model
+    from cardiogen.synthesis import complete_sequences, with_labels
+
+    check_count("--frames", frames, MAX_FRAMES)
+    check_seed(seed)
+    if not 0 <= samples <= _MAX_SAMPLES:
+        raise usage_error("--samples", samples, f"0 to {_MAX_SAMPLES}", "fewer samples")
+    chosen = parse_formats(formats)
+    factors = request_factors(age=age, sex=sex, height=height, weight=weight, sbp=sbp)
+    folder = Path(out) if out is not None else fresh_folder(factors, Path.cwd())
+    if any(folder.resolve() == Path(file).resolve().parent for file in labels):
+        raise CardiogenError(
+            "O02", folder, found="the folder of the input", expected="another folder",
+            remedy="another --out",
+        )  # fmt: skip
+    observed = read_observed(labels, phases, label_map, prefer).with_(factors=factors)
+    loaded = load_model(model)
+    condition = encode_condition(factors)
+    extrapolated: str | bool = False
+    try:
+        loaded.model.check_condition(condition)
+    except CardiogenError as error:
+        if not allow_extrapolation:
+            raise
+        extrapolated = str(error)
+    with atomic_folder(folder, overwrite=overwrite) as temporary:
+        posterior = loaded.model.posterior(observed, condition)
+        mean, *draws = complete_sequences(
+            loaded.model, posterior, frame_phases(frames), samples=samples, seed=seed,
+            factors=factors, subject_id=Path(labels[0]).name.split(".")[0],
+        )  # fmt: skip
+        parameters = {
+            "command": "complete",
+            "inputs": [Path(file).name for file in labels],
+            "observed_phases": [float(p) for p in observed.phases],
+            "samples": samples,
+            "seed": seed,
+            "extrapolated": extrapolated,
+            "mirrored_world": posterior.pose.mirrored,
+            "notes": [str(note) for note in observed.notes],
+            "model": loaded.facts,
+        }
+        write_one(
+            temporary,
+            with_labels(mean, posterior.pose, grid=observed.grid),
+            parameters=parameters,
+            options=OutputOptions(space=space, formats=chosen, label_map=label_map),
+            extra_frames=_intervals(draws),
+        )
+        if draws:
+            _write_samples(temporary, draws)
+    return folder
+
+
+def read_observed(
+    labels: Listing[str | Path],
+    phases: Listing[float] | None,
+    label_map: str,
+    prefer: Prefer | None,
+) -> Sequence:
+    """Read label maps of some frames as one sequence, in the order of their phases."""
+    from cardiogen.data.cohort import require_same_grid
+    from cardiogen.data.nifti import read_labels
+    from cardiogen.data.sequence import Sequence
+
+    images = [read_labels(path, label_map=label_map, prefer=prefer) for path in labels]
+    for path, image in zip(labels[1:], images[1:], strict=True):
+        require_same_grid(images[0], image, labels[0], path)
+    maps = np.concatenate([image.frames for image in images])
+    given = _default_phases(len(maps), len(images)) if phases is None else list(phases)
+    if len(given) != len(maps) or not all(0.0 <= p < 1.0 for p in given):
+        raise usage_error(
+            "--phase", f"{given} for {len(maps)} frames", "one phase in [0, 1) for each frame",
+            "repeating --phase, end diastole being 0",
+        )  # fmt: skip
+    order = np.argsort(given, kind="stable")
+    phase = np.array(given)[order]
+    nearest = int(np.argmin(np.minimum(phase, 1 - phase)))
+    return Sequence(
+        phases=phase,
+        ed=nearest,
+        grid=images[0].grid,
+        labels=maps[order],
+        subject_id=Path(labels[0]).name.split(".")[0],
+        orientation=images[0].orientation,
+        notes=tuple(note for image in images for note in image.notes),
+    )
+
+
+def _default_phases(frames: int, files: int) -> list[float]:
+    if files > 1:
+        raise usage_error(
+            "--phase", f"{files} files without phases", "a phase for each", "repeating --phase"
+        )
+    return [k / frames for k in range(frames)]
+
+
+def _volumes(draws: Listing[Sequence]) -> dict[str, np.ndarray]:
+    """Left and right cavity volumes of all draws, ``(S, T)`` mL each."""
+    from cardiogen.data.labels import Structure
+    from cardiogen.measure.volumes import mesh_volumes
+
+    found = [mesh_volumes(draw.vertices, draw.topology) for draw in draws]
+    return {s.name: np.stack([v[s] for v in found]) for s in (Structure.LV, Structure.RV)}
+
+
+def _intervals(draws: Listing[Sequence]) -> dict[str, list[float]]:
+    """90 % interval of the volumes in every frame, as columns of ``frames.csv``."""
+    if len(draws) < 2:
+        return {}
+    columns = {}
+    for name, values in _volumes(draws).items():
+        low, high = np.percentile(values, _INTERVAL, axis=0)
+        columns[f"{name} lower 90 % (mL)"] = low.tolist()
+        columns[f"{name} upper 90 % (mL)"] = high.tolist()
+    return columns
+
+
+def _write_samples(folder: Path, draws: Listing[Sequence]) -> None:
+    """Write the phenotypes of every draw to ``samples.csv``."""
+    from cardiogen.export.tables import subject_row, write_measures
+    from cardiogen.measure.volumes import measure_sequence
+
+    rows = [
+        subject_row(f"sample_{k + 1:03d}", draw.factors, measure_sequence(draw)[0], synthetic=True)
+        for k, draw in enumerate(draws)
+    ]
+    write_measures(folder / "samples.csv", rows)

@@ -1,0 +1,81 @@
+"""What users ask for: factors, counts, seeds and output names, checked before any work starts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from cardiogen.base import CardiogenError, Exit
+from cardiogen.data.factors import FACTORS, Factors
+
+MAX_HEARTS = 100_000
+MAX_FRAMES = 1_000
+_OLDEST = 120.0
+
+
+def usage_error(where: str, found: object, expected: str, remedy: str) -> CardiogenError:
+    """Return a fault of the request itself (exit 2)."""
+    return CardiogenError("U01", where, found=str(found), expected=expected, remedy=remedy)
+
+
+def request_factors(
+    *,
+    age: float | None = None,
+    sex: str | None = None,
+    height: float | None = None,
+    weight: float | None = None,
+    sbp: float | None = None,
+) -> Factors:
+    """Return the factors of a request.
+
+    Raises:
+        CardiogenError: U01 (exit 2) for numbers that mean nothing or fit another unit, D01 (exit
+        5) for an age beyond any data.
+    """
+    numbers = {"age": age, "height": height, "weight": weight, "sbp": sbp}
+    for name, value in numbers.items():
+        if value is not None and (not math.isfinite(value) or value < 0):
+            info = FACTORS[name]
+            raise usage_error(
+                f"--{name}", value, f"{info.low:g} to {info.high:g} {info.unit}", "another value"
+            )
+    if age is not None and age > _OLDEST:
+        raise CardiogenError(
+            "D01", "--age", found=f"{age:g} years", expected="an age that the model has seen",
+            remedy="an age in the range that the model's card names",
+        )  # fmt: skip
+    try:
+        values = {k: v for k, v in (numbers | {"sex": sex}).items() if v is not None}
+        return Factors.from_mapping(values, where="request")
+    except CardiogenError as error:
+        flag = "--" + error.where.split("/")[-1].replace(", ", "/--")
+        raise CardiogenError(
+            "U01", flag, found=error.found, expected=error.expected, remedy=error.remedy,
+            exit_code=Exit.USAGE,
+        ) from error  # fmt: skip
+
+
+def check_count(flag: str, value: int, limit: int) -> None:
+    """Refuse counts below one (exit 2) and above what one run should make (exit 6)."""
+    if value < 1:
+        raise usage_error(flag, value, f"1 to {limit}", "a positive number")
+    if value > limit:
+        raise CardiogenError(
+            "R03", flag, found=str(value), expected=f"at most {limit}", remedy="several runs"
+        )
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that is not in [0, 2**64) (exit 2)."""
+    if not 0 <= seed < 2**64:
+        raise usage_error("--seed", seed, "a whole number from 0 to 2^64 - 1", "another seed")
+
+
+def fresh_folder(factors: Factors, parent: Path) -> Path:
+    """Return a name that is not there yet, such as ``heart_F70_001``."""
+    age = "" if factors.age is None else f"{factors.age:.0f}"
+    stem = f"heart_{factors.sex or ''}{age}".rstrip("_")
+    number = 1
+    while (parent / f"{stem}_{number:03d}").exists():
+        number += 1
+    return parent / f"{stem}_{number:03d}"

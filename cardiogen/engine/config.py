@@ -1,0 +1,69 @@
+"""Configuration: TOML to pydantic; an unknown key is an error that lists the known ones."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cardiogen.base import CardiogenError, read_bounded
+
+_MAX_BYTES = 1 << 20
+_REPOSITORY_PRESETS = Path(__file__).resolve().parents[2] / "configs"
+
+
+class TrainConfig(BaseModel):
+    """What ``cardiogen train`` takes from a TOML file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    model: Literal["linear"] = "linear"
+    cohort: Literal["population"] = "population"
+    n: int = Field(default=4000, ge=40, le=1_000_000, description="training hearts")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="same seed, same model")
+    ed_variance: float = Field(default=0.9995, gt=0.5, lt=1.0, description="kept by ED modes")
+    motion_variance: float = Field(default=0.995, gt=0.5, lt=1.0, description="by motion modes")
+
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def load_config(kind: type[Config], path: str | Path) -> Config:
+    """Read a TOML file into a config.
+
+    Raises:
+        CardiogenError: M07 for text that is not TOML, unknown keys and bad values, M47 unreadable.
+    """
+    path = Path(path)
+    try:
+        content = tomllib.loads(read_bounded(path, limit=_MAX_BYTES, family="M").decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CardiogenError(
+            "M07", path, found=f"text that is not TOML ({error})", expected="a TOML file",
+            remedy="see configs/ for examples; YAML is not read",
+        ) from error  # fmt: skip
+    return build_config(kind, content, path)
+
+
+def build_config(kind: type[Config], content: dict[str, object], where: str | Path) -> Config:
+    """Return a config of plain values; see :func:`load_config`."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(kind.model_fields)
+        raise CardiogenError(
+            "M07", where, found=f"{field}: {first['msg'].lower()}",
+            expected=f"known keys {known} with values in their ranges",
+            remedy="correcting the setting",
+        ) from error  # fmt: skip
+
+
+def preset_path(name: str) -> Path:
+    """Return the path of a preset, in the installed package or in a checkout."""
+    packaged = Path(str(files("cardiogen") / "configs" / f"{name}.toml"))
+    return packaged if packaged.is_file() else _REPOSITORY_PRESETS / f"{name}.toml"

@@ -1,0 +1,218 @@
+"""Measure files and folders: a label map, a closed mesh, a subject's folder or a whole cohort."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from cardiogen.base import CardiogenError, Note, progress
+from cardiogen.data.factors import Factors
+from cardiogen.data.labels import Structure
+from cardiogen.data.sequence import Orientation, Sequence
+from cardiogen.measure.mesh_file import MESH_SUFFIXES, closed_volume
+from cardiogen.measure.reference import AGE_RANGE, reference_measures, z_score
+from cardiogen.measure.segments import segment_table
+from cardiogen.measure.volumes import measure_sequence
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cardiogen.data.nifti_geometry import Prefer
+    from cardiogen.data.subject import Layout, Subject
+
+MESH_COLUMN = "Volume (mL)"
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was measured.
+
+    Attributes:
+        table: one row per subject: ``subject``, ukbb_cardiac's columns, ``LVM/LVEDV (g/mL)``; for
+            meshes ``subject`` and ``Volume (mL)``.
+        frames: one row per subject and frame: volumes over the cycle.
+        segments: one row per subject and AHA segment at ED, if asked for, else empty.
+        failures: what could not be measured, or is wrong with the cohort.
+        notes: what was assumed.
+    """
+
+    table: pd.DataFrame
+    frames: pd.DataFrame
+    segments: pd.DataFrame
+    failures: tuple[CardiogenError, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+
+def measure_path(
+    path: str | Path,
+    *,
+    label_map: str | None = None,
+    layout: Layout | None = None,
+    segments: Literal[16, 17] | None = None,
+    orientation: Orientation | None = None,
+    z_scores: bool = False,
+    prefer: Prefer | None = None,
+) -> Measured:
+    """Measure a file or a folder.
+
+    - a 4D NIfTI label map: ED and ES are its frames of most and least LV volume;
+    - a 3D one: ES if its name has the word ``ES``, else ED; what needs the other frame is NaN;
+    - a binary ``.stl`` or ``.ply`` file: the volume inside its closed surface;
+    - a subject's folder or a cohort in one of the known layouts;
+    - any other folder: its NIfTI files, one subject each.
+
+    A bad case of a folder does not stop the others: its error is among the ``failures``.
+
+    Args:
+        path: file or folder.
+        label_map: map of file codes; needed where the layout does not say it.
+        layout: layout of a folder; found if None.
+        segments: also measure 16 or 17 AHA segments at ED.
+        orientation: overrides what is known of the header's orientation, for the AHA segments.
+        prefer: which geometry of a single file to trust where its header contradicts itself; the
+            files of a cohort are read as its layout says.
+        z_scores: add ``LVEDV z``, ... for subjects with known sex and age (HHC, smooth contours).
+
+    Raises:
+        CardiogenError: if ``path`` is a single file that cannot be measured, or a folder without
+            a subject.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    rows, frames, regions = [], [], []
+    failures: list[CardiogenError] = []
+    notes: list[Note] = []
+    if path.suffix.lower() in MESH_SUFFIXES:
+        row = {"subject": path.stem, MESH_COLUMN: closed_volume(path)}
+        return Measured(pd.DataFrame([row]), pd.DataFrame(), pd.DataFrame())
+    subjects = _subjects(path, layout, label_map, failures)
+    for subject in progress(subjects, "measuring") if path.is_dir() else subjects:
+        try:
+            sequence, only_es = _load(subject, label_map, prefer)
+            row, table = measure_sequence(sequence)
+            if only_es:
+                row = {name: row[name.replace("ES", "ED")] if "ESV" in name else np.nan
+                       for name in row}  # fmt: skip
+                table["ED/ES"] = "ES"
+            scores = z_score_row(row, sequence.factors) if z_scores else {}
+            if segments is not None:
+                region = _segments(sequence, segments, orientation)
+                regions.append(_named(sequence.subject_id, region))
+        except CardiogenError as error:
+            if not path.is_dir():
+                raise
+            failures.append(_placed(error, subject))
+            continue
+        notes += sequence.notes
+        rows.append({"subject": sequence.subject_id, **row, **scores})
+        frames.append(_named(sequence.subject_id, table))
+    return Measured(
+        table=pd.DataFrame(rows),
+        frames=pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(),
+        segments=pd.concat(regions, ignore_index=True) if regions else pd.DataFrame(),
+        failures=tuple(failures),
+        notes=tuple(notes),
+    )
+
+
+def z_score_row(row: dict[str, float], factors: Factors | None) -> dict[str, float]:
+    """Return ``{"LVEDV z": ...}`` for the measures of the reference table, NaN where unknown.
+
+    Unknown are all of them without sex or age, or for an age outside the reference.
+    """
+    known = factors is not None and factors.sex is not None and factors.age is not None
+    known = known and AGE_RANGE[0] <= factors.age <= AGE_RANGE[1]
+    names = {column.split(" (")[0]: value for column, value in row.items()}
+    return {
+        f"{name} z": z_score(names[name], name, sex=factors.sex, age=factors.age)
+        if known else float("nan")
+        for name in reference_measures()
+        if name in names
+    }  # fmt: skip
+
+
+def _subjects(
+    path: Path, layout: Layout | None, label_map: str | None, failures: list[CardiogenError]
+) -> list[Subject | Path]:
+    """Subjects of a folder, or NIfTI files; faults of the cohort go to ``failures``."""
+    from cardiogen.data.scan import scan_cohort
+
+    if not path.is_dir():
+        return [path]
+    try:
+        scan = scan_cohort(path, layout, label_map)
+    except CardiogenError as error:
+        files = sorted(p for p in path.iterdir() if p.name.endswith((".nii", ".nii.gz")))
+        if error.code == "L50" and layout is None and files:
+            return list(files)
+        raise
+    if not scan.subjects:
+        raise scan.faults[0]
+    failures += scan.faults
+    return list(scan.subjects)
+
+
+def _load(
+    subject: Subject | Path, label_map: str | None, prefer: Prefer | None
+) -> tuple[Sequence, bool]:
+    """A subject's sequence, and whether its only frame is ES."""
+    from cardiogen.data.cohort import load_sequence
+
+    if not isinstance(subject, Path):
+        return load_sequence(subject), False
+    return _load_file(subject, label_map, prefer)
+
+
+def _load_file(path: Path, label_map: str | None, prefer: Prefer | None) -> tuple[Sequence, bool]:
+    from cardiogen.data.nifti import read_labels
+
+    if label_map is None:
+        raise CardiogenError(
+            "U11", "--label-map", found="none", expected="the map that the codes of a file follow",
+            remedy="--label-map acdc, ukbb or mnms",
+        )  # fmt: skip
+    image = read_labels(path, label_map=label_map, prefer=prefer)
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    notes = image.notes
+    volumes = (image.frames == Structure.LV).sum(axis=(1, 2, 3))
+    total, ed = len(volumes), int(np.argmax(volumes))
+    only_es = total == 1 and "ES" in stem.replace("-", "_").split("_")
+    if total == 1 and not only_es:
+        notes += (Note("N37", str(path), "a single frame, taken as ED"),)
+    sequence = Sequence(
+        phases=((np.arange(total) - ed) % total) / total,
+        ed=ed,
+        grid=image.grid,
+        labels=image.frames,
+        cycle_s=None if image.frame_time_s is None else image.frame_time_s * total,
+        subject_id=stem,
+        orientation=image.orientation,
+        notes=notes,
+    )
+    return sequence, only_es
+
+
+def _segments(
+    sequence: Sequence, segments: Literal[16, 17], orientation: Orientation | None
+) -> pd.DataFrame:
+    return segment_table(
+        sequence.labels[sequence.ed],
+        sequence.grid,
+        orientation=orientation or sequence.orientation,
+        segments=segments,
+    )
+
+
+def _named(subject_id: str, table: pd.DataFrame) -> pd.DataFrame:
+    table.insert(0, "subject", subject_id)
+    return table
+
+
+def _placed(error: CardiogenError, subject: Subject | Path) -> CardiogenError:
+    """The error with the subject's folder where it only says ``labels``."""
+    where = subject if isinstance(subject, Path) else subject.folder
+    return error.at(where) if error.where == "labels" else error

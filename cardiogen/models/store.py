@@ -1,0 +1,119 @@
+"""Models to and from bundles."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cardiogen import __version__
+from cardiogen.base import CardiogenError
+from cardiogen.engine.bundle import Bundle, default_bundle_path, read_bundle, write_bundle
+from cardiogen.models.cycle import HARMONICS, VECTOR_SIZE
+from cardiogen.models.linear import LinearModel, LinearWeights
+from cardiogen.models.protocol import CONDITION_COLUMNS, CONDITION_UNITS, AnatomyModel
+from cardiogen.population.template import template_topology
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model and the facts that outputs record of it."""
+
+    model: AnatomyModel
+    bundle: Bundle
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Name, kind and hash for ``parameters.json``."""
+        description = self.bundle.description
+        return {
+            "name": description.name,
+            "kind": description.kind,
+            "weights_sha256": description.weights_sha256,
+            "cardiogen_version": description.cardiogen_version,
+        }
+
+
+def template_sha256() -> str:
+    """Return the hash of the template's topology: vertex numbers mean nothing on another one."""
+    digest = hashlib.sha256()
+    topology = template_topology()
+    for surface, faces in sorted(topology.surfaces.items()):
+        digest.update(f"{surface.name}{faces.shape}".encode())
+        digest.update(np.ascontiguousarray(faces, dtype="<i8").tobytes())
+    return digest.hexdigest()
+
+
+def save_linear(
+    path: str | Path,
+    weights: LinearWeights,
+    *,
+    name: str,
+    training_data: dict[str, int | float | str],
+    licence: str,
+    card: str,
+    overwrite: bool = False,
+) -> Path:
+    """Write a linear model as a bundle."""
+    names = [column for column in CONDITION_COLUMNS if column != "sex"]
+    ranges = dict(zip(names, weights.factor_range.tolist(), strict=True))
+    description = {
+        "kind": "linear",
+        "name": name,
+        "cardiogen_version": __version__,
+        "architecture": {
+            "ed_modes": len(weights.ed_modes),
+            "motion_modes": len(weights.motion_modes),
+            "harmonics": HARMONICS,
+            "cycle_vector": VECTOR_SIZE,
+        },
+        "label_map": "ukbb",
+        "condition_columns": list(CONDITION_COLUMNS),
+        "condition_units": list(CONDITION_UNITS),
+        "condition_ranges": ranges,
+        "template_sha256": template_sha256(),
+        "training_data": training_data,
+        "licence": licence,
+    }
+    tensors = {name: getattr(weights, name) for name in LinearWeights.names()}
+    return write_bundle(path, description, tensors, card, overwrite=overwrite)
+
+
+def _linear(bundle: Bundle) -> LinearModel:
+    names = set(LinearWeights.names())
+    if set(bundle.tensors) != names:
+        odd = sorted(names ^ set(bundle.tensors))
+        raise CardiogenError(
+            "M04", bundle.path, found=f"tensors missing or unknown: {', '.join(odd)}",
+            expected=f"{', '.join(sorted(names))}", remedy="the bundle as it was published",
+        )  # fmt: skip
+    if bundle.tensors["mean"].shape != (VECTOR_SIZE,):
+        raise CardiogenError(
+            "M04", bundle.path, found=f"cycle vectors of {bundle.tensors['mean'].size} entries",
+            expected=f"{VECTOR_SIZE}, as this cardiogen uses", remedy="training the model again",
+        )  # fmt: skip
+    return LinearModel(
+        LinearWeights(**{n: a.astype(np.float64) for n, a in bundle.tensors.items()})
+    )
+
+
+# Kind in model.json -> how to make the model.
+_MODELS: dict[str, Callable[[Bundle], AnatomyModel]] = {"linear": _linear}
+
+
+def load_model(path: str | Path | None = None) -> LoadedModel:
+    """Load a model from a bundle; without ``path``, the one inside the package.
+
+    Raises:
+        CardiogenError: see ``engine.read_bundle``; M04 if the template differs.
+    """
+    bundle = read_bundle(default_bundle_path() if path is None else path)
+    if bundle.description.template_sha256 != template_sha256():
+        raise CardiogenError(
+            "M04", bundle.path, found="a model of another template",
+            expected="the template of this cardiogen", remedy="training the model again",
+        )  # fmt: skip
+    return LoadedModel(_MODELS[bundle.description.kind](bundle), bundle)

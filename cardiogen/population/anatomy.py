@@ -1,0 +1,357 @@
+"""Anatomy: shape coordinates of a heart -> biventricular mesh with exactly given volumes.
+
+One frame of one heart is a short vector of unconstrained numbers, the shape coordinates. Three of
+them are log volumes (mL) of left cavity, myocardium and right cavity; the others shape the
+surfaces along the rays of ``rays.py`` without changing those volumes, because three scales
+(cavity width, wall thickness, right ventricular depth) are solved for. Every vector is a valid
+heart: distances along a ray are positive and ordered, whatever the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from numpy.polynomial import legendre
+from numpy.typing import NDArray
+
+from cardiogen.data.mesh import Surface
+from cardiogen.population.rays import distance_at, ray_points
+from cardiogen.population.template import (
+    COLUMNS,
+    LID_LAYERS,
+    LV_CENTER,
+    ROWS,
+    RV_LID,
+    RV_ROWS,
+    SEPTAL,
+    VERTEX_COUNT,
+    template_topology,
+)
+
+Array = NDArray[np.float64]
+
+# (azimuthal order m, polynomial degrees) of the smooth fields on the left ventricle. The constant
+# is left out: the solved scales stand for it.
+_FIELD_MODES = ((0, (1, 2, 3, 4)), (1, (0, 1, 2)), (2, (0, 1, 2)), (3, (0, 1)))
+_RV_DEGREES = tuple((i, j) for i in range(4) for j in range(4) if (i, j) != (0, 0))
+_FIELD_SIZE = sum(len(degrees) * (2 if m else 1) for m, degrees in _FIELD_MODES)
+
+# Name -> number of coordinates, in the order of the vector.
+_SIZES = {
+    "log_volume": 3,  # left cavity, myocardium, right cavity; log mL
+    "log_focal": 1,  # focal length; log mm (left ventricular length is a little more)
+    "descent": 1,  # shift of the whole heart towards the apex, mm (the base's descent in systole)
+    "twist": 2,  # rotation at base and apex about the long axis, rad, seen from the base
+    "rv_apex": 1,  # polar angle where the right ventricle ends; log rad
+    "rv_center": 2,  # azimuth of the septum's middle: mean, and slope from apex to base; rad
+    "rv_width": 2,  # half angle between the insertions: log rad, and its slope
+    "rv_dome": 2,  # height of the right ventricular base over the plane: log mm; anterior weight
+    "endo": _FIELD_SIZE,  # log relative width of the left cavity
+    "wall": _FIELD_SIZE,  # log relative wall thickness
+    "rv": len(_RV_DEGREES),  # log relative depth of the right ventricle
+}
+_ENDS = np.cumsum(list(_SIZES.values()))
+COORDINATES: dict[str, slice] = {
+    name: slice(int(end) - size, int(end))
+    for (name, size), end in zip(_SIZES.items(), _ENDS, strict=True)
+}
+COORDINATE_COUNT = int(_ENDS[-1])
+
+_RV_WALL_MM = 3.0
+_SOLVER_STEPS = 20
+_VOLUME_TOLERANCE = 1e-8
+
+
+def _height() -> Array:
+    """Lattice height of every row, 1 at the base and 0 at the apex, ``(ROWS + 1,)``."""
+    return np.linspace(1.0, 0.0, ROWS + 1)
+
+
+def _column_angle() -> Array:
+    """Lattice azimuth of every column, 0 in the middle of the septum, ``(COLUMNS,)``."""
+    return 2 * np.pi * (np.arange(COLUMNS) - SEPTAL / 2) / COLUMNS
+
+
+def field_basis(height: Array, angle: Array) -> Array:
+    """Return the smooth left ventricular modes at lattice positions, ``(20, ...)``.
+
+    Mode (m, n) is ``s^m P_n(2 h - 1) cos|sin(m angle)``, s = sin(pi h / 2): single valued at the
+    apex (h = 0) and smooth there.
+    """
+    height, angle = np.broadcast_arrays(height, angle)
+    ring = np.sin(np.pi * height / 2)
+    modes = []
+    for m, degrees in _FIELD_MODES:
+        for n in degrees:
+            radial = ring**m * legendre.legval(2 * height - 1, np.eye(n + 1)[n])
+            modes.append(radial * np.cos(m * angle))
+            if m:
+                modes.append(radial * np.sin(m * angle))
+    return np.stack(modes)
+
+
+def rv_basis(across: Array, down: Array) -> Array:
+    """Return the right ventricular modes ``P_i(across) P_j(2 down - 1)``, ``(15, ...)``."""
+    across, down = np.broadcast_arrays(across, down)
+    return np.stack(
+        [
+            legendre.legval(across, np.eye(i + 1)[i])
+            * legendre.legval(2 * down - 1, np.eye(j + 1)[j])
+            for i, j in _RV_DEGREES
+        ]
+    )
+
+
+def wall_profile(height: Array, angle: Array) -> Array:
+    """Log of the template's relative wall thickness: thick septum, thin apex."""
+    apical = np.exp(-((height / 0.16) ** 2))
+    return 0.07 * np.sin(np.pi * height / 2) * np.cos(angle) - 0.55 * apical - 0.12 * height**3
+
+
+def endo_profile(height: Array, angle: Array) -> Array:
+    """Log of the template's relative cavity width: drawn in at the base, pointed at the apex."""
+    return -0.24 * height**6 - 0.16 * (1 - height) ** 2 + 0.0 * angle
+
+
+def rv_profile(across: Array, down: Array) -> Array:
+    """Relative depth of the right ventricle: blunt at the insertions, tapering to its apex."""
+    return np.maximum(1 - across**2, 0.0) ** 0.58 * np.maximum(1 - down**1.3, 0.0) ** 1.1
+
+
+@cache
+def _lattice() -> tuple[Array, Array, Array, Array, Array, Array]:
+    """Profiles and bases on the template's own rows and columns."""
+    height, angle = _height()[:, None], _column_angle()[None, :]
+    across = np.linspace(-1, 1, SEPTAL + 1)[None, :]
+    down = np.linspace(0, 1, RV_ROWS + 1)[:, None]
+    return (
+        field_basis(height, angle),
+        endo_profile(height, angle),
+        wall_profile(height, angle),
+        rv_basis(across, down),
+        rv_profile(across, down),
+        np.clip(4 * (1 - across**2), 0, 1) ** 0.5 * np.clip(5 * (1 - down), 0, 1) ** 0.5,
+    )
+
+
+def polar_angles(coordinates: Array) -> Array:
+    """Return mu of every row, base first and apex last, ``(T, ROWS + 1)``."""
+    rv_apex = np.exp(coordinates[:, COORDINATES["rv_apex"]])
+    upper = np.linspace(0, 1, RV_ROWS + 1)
+    lower = np.linspace(0, 1, ROWS - RV_ROWS + 1)[1:]
+    half = np.pi / 2
+    return np.concatenate([half + (rv_apex - half) * upper, rv_apex * (1 - lower)], axis=1)
+
+
+def insertion_angles(coordinates: Array, mu: Array) -> tuple[Array, Array]:
+    """Return azimuths of the septum's middle and its half width at mu, each ``(T, R)``."""
+    height = mu / (np.pi / 2)
+    center = coordinates[:, COORDINATES["rv_center"]]
+    width = coordinates[:, COORDINATES["rv_width"]]
+    return (
+        center[:, :1] + center[:, 1:] * (height - 0.5),
+        np.exp(width[:, :1] + width[:, 1:] * (height - 0.5)),
+    )
+
+
+def _azimuths(coordinates: Array, mu: Array) -> Array:
+    """Return theta of every lattice point before the twist, ``(T, ROWS + 1, COLUMNS)``."""
+    middle, half = (a[..., None] for a in insertion_angles(coordinates, mu))
+    septal = np.linspace(-1, 1, SEPTAL + 1)
+    free = np.linspace(0, 1, COLUMNS - SEPTAL + 1)[1:-1]
+    return np.concatenate(
+        [middle + half * septal, middle + half + (2 * np.pi - 2 * half) * free], axis=-1
+    )
+
+
+def twist_angle(coordinates: Array, mu: Array) -> Array:
+    """Return the rotation at polar angle mu, rad: linear from apex to base."""
+    twist = coordinates[:, COORDINATES["twist"]]
+    height = np.clip(mu / (np.pi / 2), 0, 1)
+    return twist[:, 1:] + (twist[:, :1] - twist[:, 1:]) * height
+
+
+def _field(coordinates: Array, name: str, basis: Array) -> Array:
+    # einsum without BLAS: the same bits for any number of threads and frames.
+    return np.einsum("tk,kij->tij", coordinates[:, COORDINATES[name]], basis)
+
+
+def signed_volume_ml(vertices: Array, faces: NDArray[np.int64]) -> Array:
+    """Return the volume that closed, outward faces bound, ``(T,)`` mL."""
+    # Coordinates first: gathering from contiguous rows is several times faster.
+    x, y, z = np.ascontiguousarray(np.moveaxis(vertices, -1, 0))
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = (
+        (x[:, f], y[:, f], z[:, f]) for f in np.ascontiguousarray(faces.T)
+    )
+    triple = ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx)
+    # Gathering leaves the layout to numpy, and with it the order of a sum: fixed, so that a frame
+    # alone is the same bits as among others.
+    return np.ascontiguousarray(triple).sum(axis=1) / 6000.0
+
+
+def _solve_scale(
+    volume_of: Callable[[Array], Array], target: Array, start: Array, name: str
+) -> Array:
+    """Return s with ``volume_of(s) = target`` by the secant rule on logarithms, for all frames.
+
+    A frame that has converged no longer moves, so its result does not depend on its neighbors.
+    """
+    previous, current = np.log(start) - 0.02, np.log(start)
+    target = np.log(target)
+    error_before = np.log(volume_of(np.exp(previous))) - target
+    for _ in range(_SOLVER_STEPS):
+        error = np.log(volume_of(np.exp(current))) - target
+        open_ = np.abs(error) > 1e-12
+        if not open_.any():
+            break
+        slope = np.where(open_, error - error_before, 1.0)
+        step = np.clip(error * (current - previous) / np.where(slope == 0, 1.0, slope), -0.7, 0.7)
+        step = np.where(open_, step, 0.0)
+        previous, error_before, current = current, error, current - step
+    residual = np.abs(np.log(volume_of(np.exp(current))) - target)
+    if not (residual < _VOLUME_TOLERANCE).all():
+        raise ValueError(
+            f"coordinates: no {name} gives the wanted volume, residual {residual.max():.1e}"
+        )
+    return np.exp(current)
+
+
+def _rings(points: Array) -> Array:
+    """Flatten lattice points (T, ROWS + 1, COLUMNS, 3) to rings and one apex vertex."""
+    rings = points[:, :ROWS].reshape(len(points), ROWS * COLUMNS, 3)
+    return np.concatenate([rings, points[:, ROWS, :1]], axis=1)
+
+
+def ray_surfaces(coordinates: Array) -> dict[str, Array]:
+    """Return the ray distances of all surfaces of every frame.
+
+    Args:
+        coordinates: shape coordinates ``(T, COORDINATE_COUNT)``.
+
+    Returns:
+        ``focal`` (T,), ``mu`` (T, R), ``theta`` (T, R, C), ``endo`` and ``epi`` distances
+        (T, R, C) on rows R = ROWS + 1, and on the septal patch ``free`` and ``outer``
+        (T, RV_ROWS + 1, SEPTAL + 1); mm and rad, heart frame, before twist and descent.
+    """
+    basis, endo0, wall0, basis_rv, profile_rv, fade = _lattice()
+    faces = template_topology().parts
+    volumes = np.exp(coordinates[:, COORDINATES["log_volume"]])
+    focal = np.exp(coordinates[:, COORDINATES["log_focal"]])[..., None]
+    mu = polar_angles(coordinates)[..., None]
+    theta = _azimuths(coordinates, mu[..., 0])
+    shape = theta.shape
+
+    def place(distance: Array) -> Array:
+        return ray_points(focal, mu, theta, distance)
+
+    width = np.exp(endo0 + _field(coordinates, "endo", basis))
+    wall = np.exp(wall0 + _field(coordinates, "wall", basis))
+
+    def endo_at(scale: Array) -> Array:
+        return distance_at(focal, mu, scale[:, None, None] * width)
+
+    def lv_volume(scale: Array) -> Array:
+        return signed_volume_ml(_rings(place(endo_at(scale))), faces["lv_endo"])
+
+    endo = endo_at(_solve_scale(lv_volume, volumes[:, 0], np.full(len(mu), 0.3), "cavity width"))
+
+    epi_faces = np.concatenate([faces["lv_free_wall"], faces["septum"]]) - (ROWS * COLUMNS + 1)
+
+    def epi_volume(scale: Array) -> Array:
+        return signed_volume_ml(_rings(place(endo + scale[:, None, None] * wall)), epi_faces)
+
+    total = volumes[:, 0] + volumes[:, 1]
+    epi = (
+        endo + wall * _solve_scale(epi_volume, total, np.full(len(mu), 7.0), "wall")[:, None, None]
+    )
+
+    patch = (slice(None), slice(RV_ROWS + 1), slice(SEPTAL + 1))
+    depth = profile_rv * np.exp(_field(coordinates, "rv", basis_rv))
+    surfaces = {
+        "focal": focal[:, 0, 0],
+        "mu": mu[..., 0],
+        "theta": theta,
+        "endo": endo,
+        "epi": epi,
+    }
+    dome = _dome(coordinates)
+    rv_faces = template_topology().surfaces[Surface.RV_ENDO]
+
+    def rv_volume(scale: Array) -> Array:
+        free = epi[patch] + scale[:, None, None] * depth
+        mesh = _assemble(surfaces | {"free": free, "outer": free, "dome": dome})
+        return signed_volume_ml(mesh, rv_faces)
+
+    scale = _solve_scale(rv_volume, volumes[:, 2], np.full(shape[0], 40.0), "right depth")
+    free = epi[patch] + scale[:, None, None] * depth
+    return surfaces | {"free": free, "outer": free + _RV_WALL_MM * fade, "dome": dome}
+
+
+def _dome(coordinates: Array) -> Array:
+    """Height of the right base over the plane, ``(T, LID_LAYERS - 1, SEPTAL - 1)`` mm."""
+    height, anterior = np.moveaxis(coordinates[:, COORDINATES["rv_dome"]], -1, 0)[..., None, None]
+    across = np.linspace(-1, 1, SEPTAL + 1)[1:-1]
+    depth = np.linspace(0, 1, LID_LAYERS + 1)[1:-1, None]
+    bump = (4 * depth * (1 - depth)) ** 0.7 * (1 - across**2) ** 0.7
+    return np.exp(height + anterior * across) * bump
+
+
+def _assemble(surfaces: dict[str, Array]) -> Array:
+    """Place all vertices in the heart frame, without twist and descent, ``(T, V, 3)``."""
+    focal, mu, theta = (
+        surfaces["focal"][:, None, None],
+        surfaces["mu"][..., None],
+        surfaces["theta"],
+    )
+    frames = len(theta)
+    vertices = np.zeros((frames, VERTEX_COUNT, 3))
+    rings = [_rings(ray_points(focal, mu, theta, surfaces[name])) for name in ("endo", "epi")]
+    vertices[:, :LV_CENTER] = np.concatenate(rings, axis=1)
+    rows, columns = slice(RV_ROWS), slice(1, SEPTAL)
+    sheets = [
+        ray_points(focal, mu[:, rows], theta[:, rows, columns], surfaces[name][:, rows, columns])
+        for name in ("free", "outer")
+    ]
+    sheets_flat = np.concatenate([s.reshape(frames, -1, 3) for s in sheets], axis=1)
+    vertices[:, LV_CENTER + 1 : RV_LID.start] = sheets_flat
+    septal = ray_points(focal, mu[:, :1], theta[:, :1, columns], surfaces["epi"][:, :1, columns])
+    weight = np.linspace(0, 1, LID_LAYERS + 1)[1:-1, None, None]
+    lid = septal + weight * (sheets[0][:, :1] - septal)
+    lid[..., 2] += surfaces["dome"]
+    vertices[:, RV_LID] = lid.reshape(frames, -1, 3)
+    return vertices
+
+
+def heart_vertices(coordinates: Array) -> Array:
+    """Return the mesh of every frame in the heart frame.
+
+    Args:
+        coordinates: shape coordinates ``(T, COORDINATE_COUNT)``.
+
+    Returns:
+        Vertices ``(T, V, 3)`` in mm on ``template_topology()``. Volumes of ``LV_ENDO``,
+        ``LV_EPI - LV_ENDO`` and ``RV_ENDO`` equal the log volumes given, to 1e-8 relative.
+
+    Raises:
+        ValueError: if no heart has these coordinates (non-finite or absurd numbers).
+    """
+    coordinates = np.asarray(coordinates, dtype=np.float64)
+    if coordinates.ndim != 2 or coordinates.shape[1] != COORDINATE_COUNT:
+        raise ValueError(
+            f"coordinates must have shape (T, {COORDINATE_COUNT}), got {coordinates.shape}"
+        )
+    surfaces = ray_surfaces(coordinates)
+    vertices = _assemble(surfaces)
+    return _twist(vertices, surfaces["focal"], coordinates)
+
+
+def _twist(vertices: Array, focal: Array, coordinates: Array) -> Array:
+    """Rotate every vertex by the twist at its height and move the heart down by its descent."""
+    height = np.clip(-vertices[..., 2] / focal[:, None], 0, 1)
+    angle = twist_angle(coordinates, np.arccos(height))
+    cosine, sine = np.cos(angle), np.sin(angle)
+    x, y, z = np.moveaxis(vertices, -1, 0)
+    descent = coordinates[:, COORDINATES["descent"]]
+    return np.stack([cosine * x - sine * y, sine * x + cosine * y, z - descent], axis=-1)

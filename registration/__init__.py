@@ -1,0 +1,1 @@
+"""registration: motion tracking in cine MR and general image registration."""

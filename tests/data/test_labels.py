@@ -1,0 +1,74 @@
+"""File codes and structures translate both ways through named maps, and never without one."""
+
+import numpy as np
+import pytest
+
+from cardiogen.base import CardiogenError
+from cardiogen.data import (
+    LABEL_MAPS,
+    Sequence,
+    Structure,
+    Surface,
+    Topology,
+    decode_labels,
+    encode_labels,
+    label_map,
+)
+
+
+@pytest.mark.parametrize("name", LABEL_MAPS)
+def test_encode_and_decode_are_inverse(name):
+    labels = np.random.default_rng(0).integers(0, 4, (3, 4, 5)).astype(np.uint8)
+    codes = encode_labels(labels, name)
+    assert np.array_equal(decode_labels(codes, name), labels)
+    assert np.array_equal(decode_labels(codes.astype(np.float64), name), labels)
+
+
+def test_published_codes():
+    # ACDC: 1 RV, 2 MYO, 3 LV; ukbb_cardiac and M&Ms: 1 LV, 2 MYO, 3 RV.
+    names = {n: [label_map(n)[code].name for code in (1, 2, 3)] for n in LABEL_MAPS}
+    assert names == {"acdc": ["RV", "MYO", "LV"], "ukbb": ["LV", "MYO", "RV"],
+                     "mnms": ["LV", "MYO", "RV"]}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LABEL_MAPS)
+def test_every_map_has_every_structure_once(name):
+    assert sorted(LABEL_MAPS[name].values()) == sorted(Structure)
+
+
+def test_unknown_map_lists_the_known_ones():
+    with pytest.raises(CardiogenError, match=r"CG-U11 .*acdc, ukbb, mnms") as caught:
+        decode_labels(np.zeros(3), "mine")
+    assert caught.value.exit_code == 2
+
+
+def test_codes_outside_the_map_and_fractions():
+    with pytest.raises(CardiogenError, match=r"CG-L39 f: found label codes \[4, 9\]"):
+        decode_labels(np.array([0, 9, 4, 1]), "acdc", where="f")
+    with pytest.raises(CardiogenError, match=r"CG-L38 f: found non-integer label 0\.5"):
+        decode_labels(np.array([0, 0.5]), "acdc", where="f")
+
+
+def test_sequence_checks_its_frames(oblique_grid):
+    labels = np.zeros((2, *oblique_grid.shape), np.uint8)
+    phases = np.array([0.0, 0.4])
+    sequence = Sequence(phases=phases, labels=labels, grid=oblique_grid, es=1)
+    assert len(sequence) == 2
+    assert sequence.with_(subject_id="x").subject_id == "x"
+    with pytest.raises(ValueError, match="labels must have 3 frames"):
+        Sequence(phases=np.arange(3) / 3, labels=labels, grid=oblique_grid)
+    with pytest.raises(ValueError, match="labels must live on grid"):
+        Sequence(phases=phases, labels=labels[..., 1:], grid=oblique_grid)
+    with pytest.raises(ValueError, match="ed must be a frame index"):
+        Sequence(phases=phases, labels=labels, grid=oblique_grid, ed=2)
+
+
+def test_topology_lists_every_face_once_with_its_part():
+    one, two = np.array([[0, 1, 2]]), np.array([[2, 1, 3], [3, 1, 0]])
+    topology = Topology(
+        surfaces={Surface.EPI: np.concatenate([one, two])}, parts={"base": one, "epi": two},
+        aha_segment=np.zeros(4, np.uint8), region=np.zeros(4, np.uint8), region_names=("all",),
+    )  # fmt: skip
+    assert topology.vertex_count == 4
+    assert np.array_equal(topology.all_faces, np.concatenate([one, two]))
+    assert list(topology.face_part) == [0, 1, 1]
