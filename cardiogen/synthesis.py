@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cardiogen.base import keyed_seed
+from cardiogen.base import CardiogenError, keyed_seed
 from cardiogen.data.factors import Factors
 from cardiogen.data.grid import Grid
 from cardiogen.data.sequence import Sequence
@@ -113,15 +113,34 @@ def complete_sequences(
         factors: what is known of the subject.
         subject_id: name of the results.
     """
-    draws = [
-        posterior.latents.sample(_generator(seed, "complete/latent", i)) for i in range(samples)
-    ]
+    draws = [_possible_draw(model, posterior, seed, i) for i in range(samples)]
     return [
         decode_sequence(
             model, latent, phases, pose=posterior.pose, factors=factors, subject_id=subject_id
         )
         for latent in (posterior.latents.mean, *draws)
     ]
+
+
+_MOST_TRIES = 100
+
+
+def _possible_draw(model: AnatomyModel, posterior: Posterior, seed: int, index: int) -> Tensor:
+    """Draw latent ``index`` of a posterior, among those that are hearts.
+
+    A wide posterior reaches past what a heart can do, such as ejecting more than it holds; it is
+    cut off there by drawing again.
+    """
+    for attempt in range(_MOST_TRIES):
+        generator = _generator(seed, f"complete/latent/{attempt}", index)
+        latent = posterior.latents.sample(generator)
+        if model.is_possible(latent):
+            return latent
+    raise CardiogenError(
+        "D03", "samples", found=f"{_MOST_TRIES} draws in a row that are no hearts",
+        expected="a posterior of which most is possible",
+        remedy="label maps of more frames, or checking the ones given",
+    )  # fmt: skip
 
 
 def with_labels(

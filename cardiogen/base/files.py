@@ -19,6 +19,8 @@ from pathlib import Path
 from cardiogen.base.errors import CardiogenError, Exit
 
 _TEMP_PREFIX = ".cg-tmp-"
+MARKER = ".cardiogen-output"
+_MARKER_TEXT = "Made by cardiogen as a whole; --overwrite may replace this folder as a whole.\n"
 
 
 def _fsync_path(path: Path) -> None:
@@ -71,19 +73,26 @@ def atomic_write(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]
 def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes ``path`` as a whole, or vanishes on failure.
 
-    With ``overwrite`` an old folder is moved aside first and deleted only once the new one stands.
+    The folder gets a marker file. ``overwrite`` replaces only what carries it, so that no slip of
+    the pen (``--out ~ --overwrite``) can delete a folder that cardiogen did not make. An old
+    folder is moved aside first and deleted only once the new one stands.
+
+    Raises:
+        CardiogenError: O01 if ``path`` exists and ``overwrite`` is false, O03 if it is not a
+            folder that cardiogen made, R01 if writing fails.
     """
     path = Path(path)
-    if path.exists() and not overwrite and (not path.is_dir() or any(path.iterdir())):
-        raise _exists_error(path)
+    check_replaceable(path, overwrite)
     temporary = path.with_name(f"{_TEMP_PREFIX}{uuid.uuid4().hex}")
     retired = path.with_name(f"{_TEMP_PREFIX}{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
+        (temporary / MARKER).write_text(_MARKER_TEXT, encoding="utf-8")
         yield temporary
         _fsync_tree(temporary)
         if path.exists():
+            check_replaceable(path, overwrite)
             os.replace(path, retired)
         os.replace(temporary, path)
         _fsync_path(path.parent)
@@ -93,10 +102,24 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
         raise _write_error(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        if retired.is_dir():
-            shutil.rmtree(retired, ignore_errors=True)
-        else:
-            retired.unlink(missing_ok=True)
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def check_replaceable(path: Path, overwrite: bool) -> None:
+    """Refuse a destination that holds anything but an output of ours that may be replaced."""
+    if not path.exists() and not path.is_symlink():
+        return
+    empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+    if empty:
+        return
+    if not overwrite:
+        raise _exists_error(path)
+    if path.is_symlink() or not (path / MARKER).is_file():
+        raise CardiogenError(
+            "O03", path, found="something that cardiogen did not make",
+            expected=f"a folder of cardiogen's (with {MARKER}) or a path that is not there yet",
+            remedy="another --out: only cardiogen's own outputs are replaced",
+        )  # fmt: skip
 
 
 def _fsync_tree(folder: Path) -> None:

@@ -4,14 +4,26 @@ call."""
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 from cardiogen import __version__
 from cardiogen.base.errors import CardiogenError, Exit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The base of typer's usage errors: click's own or typer's copy of it, depending on the version.
+_UsageError = typer.BadParameter.__mro__[1]
+_TERMINATED = 128 + int(signal.SIGTERM)
 
 app = typer.Typer(
     name="cardiogen",
@@ -36,12 +48,29 @@ Prefer = Annotated[
     Literal["sform", "qform", "pixdim"] | None,
     typer.Option(help="Which geometry to trust where a header contradicts itself."),
 ]
+OrientationFlag = Annotated[
+    Literal["trusted", "assumed", "mirrored"] | None,
+    typer.Option("--orientation", help="Overrides what headers say of left and right."),
+]
 Seed = Annotated[int, typer.Option(help="Same seed, same hearts.")]
 Frames = Annotated[int, typer.Option(help="Frames over the cycle.")]
 
 
+def _records(table: pd.DataFrame) -> list[dict[str, object]]:
+    """Return the rows of a table; NaN becomes null."""
+    return json.loads(table.to_json(orient="records"))
+
+
 def _show(text: str, facts: dict[str, object], as_json: bool) -> None:
     typer.echo(json.dumps(facts, indent=2, allow_nan=False) if as_json else text)
+
+
+def _use_one_thread() -> None:
+    """Keep numpy and torch to one thread, unless the user says otherwise.
+
+    A heart is many small operations: threads cost more than they give. Cores serve `--workers`.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def _version(wanted: bool) -> None:
@@ -95,6 +124,7 @@ def generate_command(
     as_json: Json = False,
 ) -> None:
     """Generate beating hearts from clinical factors, any of which may be missing."""
+    _use_one_thread()
     from cardiogen.cli.generate import generate
 
     folder = generate(
@@ -103,7 +133,8 @@ def generate_command(
         label_map=label_map, spacing_mm=spacing, heart_rate=heart_rate, model=model,
         allow_extrapolation=allow_extrapolation, workers=workers, overwrite=overwrite,
     )  # fmt: skip
-    _show(str(folder), {"folder": str(folder), "hearts": n}, as_json)
+    hearts = sum(1 for _ in folder.glob("*/parameters.json")) or 1
+    _show(str(folder), {"folder": str(folder), "hearts": hearts}, as_json)
 
 
 @app.command("complete")
@@ -127,6 +158,10 @@ def complete_command(
     space: Space = "ras",
     formats: Formats = "all",
     prefer: Prefer = None,
+    orientation: OrientationFlag = None,
+    healthy: Annotated[
+        bool, typer.Option(help="The heart is healthy: narrower, better predictions.")
+    ] = False,
     model: Model = None,
     allow_extrapolation: Annotated[
         bool, typer.Option(help="Accept factors outside the training data; outputs say so.")
@@ -135,12 +170,14 @@ def complete_command(
     as_json: Json = False,
 ) -> None:
     """Complete the cardiac cycle from label maps of any frames, e.g. one ED map."""
+    _use_one_thread()
     from cardiogen.cli.complete import complete
 
     folder = complete(
         labels, phases=phase, out=out, label_map=label_map, age=age, sex=sex, height=height,
         weight=weight, sbp=sbp, frames=frames, samples=samples, seed=seed, space=space,
-        formats=formats, prefer=prefer, model=model, allow_extrapolation=allow_extrapolation,
+        formats=formats, prefer=prefer, orientation=orientation, healthy=healthy, model=model,
+        allow_extrapolation=allow_extrapolation,
         overwrite=overwrite,
     )  # fmt: skip
     _show(str(folder), {"folder": str(folder)}, as_json)
@@ -163,10 +200,7 @@ def measure_command(
         bool, typer.Option(help="Add z-scores where sex and age are known.")
     ] = False,
     prefer: Prefer = None,
-    orientation: Annotated[
-        Literal["trusted", "assumed", "mirrored"] | None,
-        typer.Option(help="Overrides what headers say of the world; matters for AHA segments."),
-    ] = None,
+    orientation: OrientationFlag = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -176,13 +210,18 @@ def measure_command(
 
     if segments not in (None, 16, 17):
         raise usage_error("--segments", segments, "16 or 17", "16")
+    if (frames or segments) and out is None and not as_json:
+        flag = "--frames" if frames else "--segments"
+        raise usage_error(flag, "no --out", "a file to name the further table by", "--out FILE")
     measured = measure(
         path, label_map=label_map, out=out, frames=frames, segments=segments, z_scores=z_scores,
         prefer=prefer, orientation=orientation, overwrite=overwrite,
     )  # fmt: skip
     if as_json:
         facts = {
-            "subjects": json.loads(measured.table.to_json(orient="records")),
+            "subjects": _records(measured.table),
+            **({"frames": _records(measured.frames)} if frames else {}),
+            **({"segments": _records(measured.segments)} if segments else {}),
             "failures": [failure.as_dict() for failure in measured.failures],
             "notes": [str(note) for note in measured.notes],
         }
@@ -241,13 +280,59 @@ def train_command(
 def main() -> None:
     """Run the command line; faults that users can mend show one line and a documented exit."""
     try:
-        app()
+        with _terminable():
+            # Typer turns Ctrl-C into this status or, in other versions, into Abort.
+            status = app(sys.argv[1:] or ["--help"], prog_name="cardiogen", standalone_mode=False)
     except CardiogenError as error:
-        if "--json" in sys.argv:
-            typer.echo(json.dumps({"error": error.as_dict()}, indent=2), err=True)
-        else:
-            typer.echo(f"cardiogen: {error}", err=True)
-        sys.exit(int(error.exit_code))
-    except KeyboardInterrupt:
+        _fail(error)
+    except _UsageError as error:
+        _fail(_usage_fault(error))
+    except MemoryError:
+        _fail(CardiogenError(
+            "R04", "memory", found="too little of it", expected="room for the whole request",
+            remedy="fewer --workers, a coarser --spacing, or smaller files",
+        ))  # fmt: skip
+    except OSError as error:
+        _fail(CardiogenError(
+            "R01", error.filename or "system", found=error.strerror or type(error).__name__,
+            expected="files that can be read and written", remedy="checking path and permissions",
+        ))  # fmt: skip
+    except (KeyboardInterrupt, typer.Abort):
+        status = Exit.CTRL_C
+    if status == Exit.CTRL_C:
         typer.echo("cardiogen: interrupted; nothing was written", err=True)
-        sys.exit(int(Exit.CTRL_C))
+    sys.exit(int(status or 0))
+
+
+def _fail(error: CardiogenError) -> NoReturn:
+    if "--json" in sys.argv:
+        typer.echo(json.dumps({"error": error.as_dict()}, indent=2), err=True)
+    else:
+        typer.echo(f"cardiogen: {error}", err=True)
+    sys.exit(int(error.exit_code))
+
+
+def _usage_fault(error: Exception) -> CardiogenError:
+    """Return a fault of typer's own parsing in the form of all others."""
+    command = getattr(getattr(error, "ctx", None), "command_path", "cardiogen")
+    return CardiogenError(
+        "U02", command, found=" ".join(error.format_message().split()).rstrip("."),
+        expected="what the command's help lists", remedy=f"{command} --help",
+    )  # fmt: skip
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM unwind, as Ctrl-C does, so that temporary files vanish."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> NoReturn:
+        raise SystemExit(_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -11,6 +11,7 @@ import numpy as np
 from cardiogen.base import CardiogenError, atomic_folder
 from cardiogen.cli.requests import (
     MAX_FRAMES,
+    check_apart,
     check_count,
     check_seed,
     fresh_folder,
@@ -21,7 +22,7 @@ from cardiogen.cli.write import OutputOptions, write_one
 
 if TYPE_CHECKING:
     from cardiogen.data.nifti_geometry import Prefer
-    from cardiogen.data.sequence import Sequence
+    from cardiogen.data.sequence import Orientation, Sequence
     from cardiogen.export.space import Space
 
 _MAX_SAMPLES = 1000
@@ -45,6 +46,8 @@ def complete(
     space: Space = "ras",
     formats: str = "all",
     prefer: Prefer | None = None,
+    orientation: Orientation | None = None,
+    healthy: bool = False,
     model: str | Path | None = None,
     allow_extrapolation: bool = False,
     overwrite: bool = False,
@@ -64,6 +67,9 @@ def complete(
         seed: same seed, same samples.
         space, formats: see :func:`cardiogen.generate`.
         prefer: which geometry of the headers to trust.
+        orientation: what is known better than the headers say: ``mirrored`` if they show the
+            heart as its mirror image, ``assumed`` to try both.
+        healthy: the heart is healthy, so that the model's own narrow spread holds.
         model: bundle folder; by default the one inside the package.
         allow_extrapolation: accept factors outside the training data.
         overwrite: whether ``out`` may be replaced.
@@ -86,12 +92,9 @@ def complete(
     chosen = parse_formats(formats)
     factors = request_factors(age=age, sex=sex, height=height, weight=weight, sbp=sbp)
     folder = Path(out) if out is not None else fresh_folder(factors, Path.cwd())
-    if any(folder.resolve() == Path(file).resolve().parent for file in labels):
-        raise CardiogenError(
-            "O02", folder, found="the folder of the input", expected="another folder",
-            remedy="another --out",
-        )  # fmt: skip
+    check_apart(folder, [*labels, *([] if model is None else [model])])
     observed = read_observed(labels, phases, label_map, prefer).with_(factors=factors)
+    observed = observed.with_(orientation=orientation or observed.orientation)
     loaded = load_model(model)
     condition = encode_condition(factors)
     extrapolated: str | bool = False
@@ -102,7 +105,7 @@ def complete(
             raise
         extrapolated = str(error)
     with atomic_folder(folder, overwrite=overwrite) as temporary:
-        posterior = loaded.model.posterior(observed, condition)
+        posterior = loaded.model.posterior(observed, condition, healthy=healthy)
         mean, *draws = complete_sequences(
             loaded.model, posterior, frame_phases(frames), samples=samples, seed=seed,
             factors=factors, subject_id=Path(labels[0]).name.split(".")[0],
@@ -111,6 +114,7 @@ def complete(
             "command": "complete",
             "inputs": [Path(file).name for file in labels],
             "observed_phases": [float(p) for p in observed.phases],
+            "healthy": healthy,
             "samples": samples,
             "seed": seed,
             "extrapolated": extrapolated,
@@ -146,9 +150,11 @@ def read_observed(
         require_same_grid(images[0], image, labels[0], path)
     maps = np.concatenate([image.frames for image in images])
     given = _default_phases(len(maps), len(images)) if phases is None else list(phases)
-    if len(given) != len(maps) or not all(0.0 <= p < 1.0 for p in given):
+    sound = all(0.0 <= p < 1.0 for p in given) and len(set(given)) == len(given)
+    if len(given) != len(maps) or not sound:
         raise usage_error(
-            "--phase", f"{given} for {len(maps)} frames", "one phase in [0, 1) for each frame",
+            "--phase", f"{given} for {len(maps)} frames",
+            "one phase in [0, 1) for each frame, no two alike",
             "repeating --phase, end diastole being 0",
         )  # fmt: skip
     order = np.argsort(given, kind="stable")

@@ -10,6 +10,7 @@ from cardiogen.base import CardiogenError, atomic_folder, progress
 from cardiogen.cli.requests import (
     MAX_FRAMES,
     MAX_HEARTS,
+    check_apart,
     check_count,
     check_seed,
     fresh_folder,
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from cardiogen.models.store import LoadedModel
 
 _MIN_HEARTS_FOR_WORKERS = 4
+_MAX_WORKERS = 256
+# Files beside the hearts of a cohort, whose names no heart can have.
+_COHORT_FILES = {"subjects.csv", "measures.csv", "overview.png"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,20 +92,24 @@ def generate(
         overwrite: whether ``out`` may be replaced.
 
     Returns:
-        The folder. One heart lies directly in it; several lie in a folder each, with
-        ``subjects.csv``, ``measures.csv`` and ``overview.png`` beside them: a cohort that
-        ``cardiogen measure``, ``check`` and ``train`` read.
+        The folder. One heart lies directly in it; several, or those of a table, lie in a folder
+        each, with ``subjects.csv``, ``measures.csv`` and ``overview.png`` beside them: a cohort
+        that ``cardiogen measure`` and ``check`` read.
 
     Raises:
         CardiogenError: U.. (exit 2) for a request that makes no sense, D01 or D02 (exit 5) outside
             the training data, O01 (exit 8) if ``out`` exists, R.. (exit 6) without room.
     """
+    from cardiogen.data.labels import label_map as known_map
     from cardiogen.export.heart import parse_formats
     from cardiogen.models.store import load_model
 
+    known_map(label_map)
     check_count("-n", n, MAX_HEARTS)
     check_count("--frames", frames, MAX_FRAMES)
     check_seed(seed)
+    if not 1 <= workers <= _MAX_WORKERS:
+        raise usage_error("--workers", workers, f"1 to {_MAX_WORKERS}", "2")
     if not 0.5 <= spacing_mm <= 10.0:
         raise usage_error("--spacing", spacing_mm, "0.5 to 10 mm", "1.25, the default")
     if heart_rate is not None and not 20.0 <= heart_rate <= 250.0:
@@ -128,8 +136,9 @@ def generate(
     loaded = load_model(model)
     extrapolated = _check_domain(loaded, rows, allow_extrapolation)
     folder = Path(out) if out is not None else fresh_folder(given, Path.cwd())
+    check_apart(folder, [path for path in (cohort, model) if path is not None])
     with atomic_folder(folder, overwrite=overwrite) as temporary:
-        if len(requests) == 1:
+        if len(requests) == 1 and cohort is None:
             _write(temporary, requests[0], loaded, options, extrapolated)
         else:
             _write_cohort(temporary, requests, loaded, options, extrapolated, workers)
@@ -145,7 +154,15 @@ def _rows(given: Factors, cohort: str | Path | None) -> list[tuple[str, Factors]
         raise usage_error(
             "--cohort", "factors beside a table", "either a table or flags", "columns in the table"
         )
-    return read_factor_table(cohort)
+    rows = read_factor_table(cohort)
+    for row_id, _ in rows:
+        if row_id.lower() in _COHORT_FILES or row_id.startswith(".") or len(row_id.encode()) > 200:
+            raise CardiogenError(
+                "C33", f"{cohort}/subject_id", found=f"id {row_id[:80]!r}",
+                expected="a name for a folder: no dot in front, at most 200 bytes, none of "
+                + ", ".join(sorted(_COHORT_FILES)), remedy="renaming it",
+            )  # fmt: skip
+    return rows
 
 
 def _name(row_id: str, k: int, n: int, from_table: bool) -> str:
@@ -267,6 +284,7 @@ def _write_tables(
         rows.append(subject_row(request.subject_id, request.factors, measures, synthetic=True))
         facts = subject_row(request.subject_id, request.factors, {}, synthetic=True)
         facts |= {"n_frames": request.frames, "label_map": options.label_map}
+        facts["extrapolated"] = measures["extrapolated"]
         if request.phase_only is None:
             es = request_es_frame(sequence, request.frames)
             facts |= {"ed_frame": 0, "es_frame": es}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cardiogen.base import CardiogenError
+from cardiogen.cli.requests import check_apart
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +51,15 @@ def measure(
     """
     from cardiogen.measure import measure_path
 
+    path = Path(path)
+    if not path.exists():
+        raise CardiogenError(
+            "N47", path, found="nothing", expected="a NIfTI or mesh file, or a cohort's folder",
+            remedy="checking the path",
+        )  # fmt: skip
     outputs = _outputs(out, frames=frames, segments=segments is not None)
+    for file in outputs.values():
+        check_apart(file, [path, path / "subjects.csv"])
     for file in outputs.values():
         if file.exists() and not overwrite:
             raise CardiogenError(

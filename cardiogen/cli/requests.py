@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from cardiogen.base import CardiogenError, Exit
@@ -69,6 +70,21 @@ def check_seed(seed: int) -> None:
     """Refuse a seed that is not in [0, 2**64) (exit 2)."""
     if not 0 <= seed < 2**64:
         raise usage_error("--seed", seed, "a whole number from 0 to 2^64 - 1", "another seed")
+
+
+def check_apart(out: Path, inputs: Iterable[str | Path]) -> None:
+    """Refuse an output that is, or holds, an input: replacing it would delete the input.
+
+    Raises:
+        CardiogenError: O02 (exit 8).
+    """
+    place = out.resolve()
+    for file in map(Path, inputs):
+        if place == file.resolve() or place in file.resolve().parents:
+            raise CardiogenError(
+                "O02", out, found=f"a place that holds the input {file}",
+                expected="an output apart from the input", remedy="another --out",
+            )  # fmt: skip
 
 
 def fresh_folder(factors: Factors, parent: Path) -> Path:

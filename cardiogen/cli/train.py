@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cardiogen.base import CardiogenError
+from cardiogen.base.files import check_replaceable
+from cardiogen.cli.requests import check_apart
 from cardiogen.engine.config import TrainConfig, build_config, load_config
 from cardiogen.models.linear_fit import fit_linear, population_examples
 from cardiogen.models.store import save_linear
@@ -60,12 +61,10 @@ def train(
         CardiogenError: M07 for settings that are unknown or out of range, O01 if ``out`` exists.
     """
     out = Path(out)
-    if out.exists() and not overwrite:
-        raise CardiogenError(
-            "O01", out, found="an existing output", expected="a path that is not there yet",
-            remedy="another --out, or --overwrite to replace it",
-        )  # fmt: skip
+    # Before the training, not after it.
+    check_replaceable(out, overwrite)
     if config is not None:
+        check_apart(out, [config])
         settings = load_config(TrainConfig, config)
     else:
         flags = {"model": model, "cohort": cohort, "n": n, "seed": seed}

@@ -33,6 +33,9 @@ LABEL_MAPS: dict[str, dict[int, Structure]] = {
     "mnms": {0: _B, 1: _LV, 2: _MYO, 3: _RV},
 }
 
+# An image taken for a label map has thousands of codes; a message shows so many.
+_SHOWN = 8
+
 
 def label_map(name: str) -> dict[int, Structure]:
     """Return the label map called ``name``.
@@ -75,9 +78,10 @@ def decode_labels(
     unknown = [int(c) for c in present if int(c) not in mapping]
     if unknown:
         known = ", ".join(f"{c}={s.name}" for c, s in mapping.items())
+        rest = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         raise CardiogenError(
-            "L39", where, found=f"label codes {unknown}", expected=f"{map_name}: {known}",
-            remedy="another --label-map, or relabeling the file",
+            "L39", where, found=f"label codes {unknown[:_SHOWN]}{rest}",
+            expected=f"{map_name}: {known}", remedy="another --label-map, or relabeling the file",
         )  # fmt: skip
     table = np.zeros(max(mapping) + 1, dtype=np.uint8)
     table[list(mapping)] = list(mapping.values())

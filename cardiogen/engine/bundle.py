@@ -1,13 +1,15 @@
 """Model bundles: a folder of weights (safetensors), description (JSON) and card (Markdown).
 
 Nothing in a bundle is executable and nothing is ever unpickled. The bytes that are hashed are the
-bytes that are used: each file is read once.
+bytes that are used: each file is read once. ``model.json`` holds the SHA-256 of the weights, of
+the card and of itself (with 64 zeros in place of that last hash): no byte can change unseen.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -16,14 +18,15 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cardiogen.base import CardiogenError, atomic_folder, read_bounded
-from cardiogen.engine.strict_json import MAX_BYTES, parse_json
+from cardiogen.engine.strict_json import parse_json, read_small
 
 SCHEMA_VERSION = 1
 _WEIGHTS, _DESCRIPTION, _CARD = "model.safetensors", "model.json", "card.md"
 _MAX_WEIGHTS = 2 << 30
+_BLANK_SHA256 = "0" * 64
 _PICKLED = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".hdf5",
             ".onnx", ".pt2", ".bin"}  # fmt: skip
 _ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z"}
@@ -36,7 +39,7 @@ class Description(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    schema_version: int
+    schema_version: int = Field(ge=1)
     kind: Literal["linear"]
     name: str
     cardiogen_version: str
@@ -49,6 +52,8 @@ class Description(BaseModel):
     training_data: dict[str, int | float | str]
     licence: str
     weights_sha256: str
+    card_sha256: str
+    description_sha256: str
     tensors: dict[str, list[int]]
 
 
@@ -78,7 +83,7 @@ def write_bundle(
 
     Args:
         path: folder to make.
-        description: fields of :class:`Description` but ``schema_version``, ``weights_sha256`` and
+        description: fields of :class:`Description` but ``schema_version``, the hashes and
             ``tensors``, which are filled in here.
         tensors: name -> array.
         card: model card, Markdown.
@@ -91,15 +96,22 @@ def write_bundle(
     full = Description(
         **dict(description),
         schema_version=SCHEMA_VERSION,
-        weights_sha256=hashlib.sha256(weights).hexdigest(),
+        weights_sha256=_sha256(weights),
+        card_sha256=_sha256(card.encode("utf-8")),
+        description_sha256=_BLANK_SHA256,
         tensors={name: list(a.shape) for name, a in sorted(arrays.items())},
     )
-    text = json.dumps(full.model_dump(), indent=2, allow_nan=False)
+    text = json.dumps(full.model_dump(), indent=2, allow_nan=False) + "\n"
+    text = text.replace(_BLANK_SHA256, _sha256(text.encode("utf-8")))
     with atomic_folder(path, overwrite=overwrite) as folder:
         (folder / _WEIGHTS).write_bytes(weights)
-        (folder / _DESCRIPTION).write_text(text + "\n", encoding="utf-8")
-        (folder / _CARD).write_text(card, encoding="utf-8")
+        (folder / _DESCRIPTION).write_bytes(text.encode("utf-8"))
+        (folder / _CARD).write_bytes(card.encode("utf-8"))
     return Path(path)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_bundle(path: str | Path) -> Bundle:
@@ -111,19 +123,27 @@ def read_bundle(path: str | Path) -> Bundle:
     """
     path = Path(path)
     _check_kind(path)
-    weights_file, description_file = _inside(path, _WEIGHTS), _inside(path, _DESCRIPTION)
-    content = parse_json(read_bounded(description_file, limit=MAX_BYTES, family="M"),
-                         description_file)  # fmt: skip
-    description = _describe(content, description_file)
+    weights_file, description_file, card_file = (
+        _inside(path, name) for name in (_WEIGHTS, _DESCRIPTION, _CARD)
+    )
+    text = read_small(description_file)
+    description = _describe(parse_json(text, description_file), description_file)
+    own = description.description_sha256
+    _check_hash(text.replace(own.encode("utf-8"), _BLANK_SHA256.encode()), own, description_file)
+    _check_hash(read_small(card_file), description.card_sha256, card_file)
     weights = read_bounded(weights_file, limit=_MAX_WEIGHTS, family="M")
-    found = hashlib.sha256(weights).hexdigest()
-    if found != description.weights_sha256:
+    _check_hash(weights, description.weights_sha256, weights_file)
+    return Bundle(path, description, _tensors(weights, description, weights_file))
+
+
+def _check_hash(content: bytes, expected: str, where: Path) -> None:
+    found = _sha256(content)
+    if found != expected:
         raise CardiogenError(
-            "M03", weights_file, found=f"SHA-256 {found[:16]}...",
-            expected=f"{description.weights_sha256[:16]}... as model.json says",
+            "M03", where, found=f"SHA-256 {found[:16]}...",
+            expected=f"{expected[:16]}... as model.json says",
             remedy="the bundle as it was published: this one was damaged or changed",
         )  # fmt: skip
-    return Bundle(path, description, _tensors(weights, description, weights_file))
 
 
 def _check_kind(path: Path) -> None:
@@ -139,20 +159,20 @@ def _check_kind(path: Path) -> None:
             "M02", path, found="an archive", expected="a bundle folder",
             remedy="unpacking it yourself and naming the folder",
         )  # fmt: skip
-    if not path.is_dir():
+    if not os.path.isdir(path):  # Path.is_dir lets a name that is too long escape as OSError
         raise CardiogenError(
-            "M47", path, found="a file" if path.exists() else "nothing",
+            "M47", path, found="a file" if os.path.exists(path) else "nothing",
             expected="a bundle folder with model.safetensors and model.json",
             remedy="the folder that cardiogen train wrote",
         )  # fmt: skip
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """Return a file of the bundle; a link that leaves the folder is refused."""
+    """Return a file of the bundle; a link is refused, since it may leave the folder."""
     file = folder / name
-    if file.resolve().parent != folder.resolve():
+    if os.path.realpath(file) != os.path.join(os.path.realpath(folder), name):
         raise CardiogenError(
-            "M04", file, found="a link that points out of the bundle", expected="a plain file",
+            "M04", file, found="a link to another place", expected="a plain file",
             remedy="the bundle as it was published",
         )  # fmt: skip
     return file
@@ -188,9 +208,9 @@ def _tensors(weights: bytes, description: Description, where: Path) -> dict[str,
         parse_json(weights[8 : 8 + header_size], where)
     try:
         tensors = load(weights)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # KeyError: a dtype that numpy lacks
         raise CardiogenError(
-            "M04", where, found=str(error), expected="a safetensors file",
+            "M04", where, found=str(error), expected="a safetensors file of float32 tensors",
             remedy="the bundle as it was published",
         ) from error  # fmt: skip
     found = {name: list(a.shape) for name, a in tensors.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cardiogen.base import CardiogenError, read_bounded
+from cardiogen.base import CardiogenError
+from cardiogen.engine.strict_json import read_small
 
-_MAX_BYTES = 1 << 20
+# tomllib takes time quadratic in the parts of a dotted key.
+_MAX_DOTS = 100
 _REPOSITORY_PRESETS = Path(__file__).resolve().parents[2] / "configs"
 
 
@@ -39,13 +42,21 @@ def load_config(kind: type[Config], path: str | Path) -> Config:
     """
     path = Path(path)
     try:
-        content = tomllib.loads(read_bounded(path, limit=_MAX_BYTES, family="M").decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = _parse_toml(read_small(path))
+    except (ValueError, RecursionError) as error:
+        # ValueError stands for TOMLDecodeError, UnicodeDecodeError and endless integers.
         raise CardiogenError(
             "M07", path, found=f"text that is not TOML ({error})", expected="a TOML file",
             remedy="see configs/ for examples; YAML is not read",
         ) from error  # fmt: skip
     return build_config(kind, content, path)
+
+
+def _parse_toml(content: bytes) -> dict[str, object]:
+    text = content.decode("utf-8")
+    if max(part.count(".") for part in re.split(r"[=,{}\[\]\n]", text)) > _MAX_DOTS:
+        raise ValueError(f"a key of more than {_MAX_DOTS} parts")
+    return tomllib.loads(text)
 
 
 def build_config(kind: type[Config], content: dict[str, object], where: str | Path) -> Config:

@@ -32,8 +32,9 @@ from cardiogen.population.pose import Pose
 
 Array = NDArray[np.float64]
 
-_POSE_SD = np.array([3.0, 3.0, 5.0, 0.10, 0.10, 0.20])  # mm along x, y, z; rad about x, y, z
+_POSE_SD = np.array([3.0, 3.0, 5.0, 0.15, 0.15, 0.25])  # mm along x, y, z; rad about x, y, z
 _LOG_VOLUME_SD = 0.03
+_RV_BULGE_MM = 30.0  # the template's own right base rises 10 to 24 mm over the plane
 _HUBER = 2.0  # residuals beyond two SDs are weighted down
 _MAX_STEPS = 12
 _TRIAL_STEPS = 3
@@ -80,8 +81,12 @@ def _frame_residuals(coordinates: Array, frame: FrameObservation, pose: Pose) ->
     names = list(frame.points)
     heart = pose.to_heart(np.concatenate([frame.points[name] for name in names]))
     which = np.repeat(np.arange(len(names)), [len(frame.points[name]) for name in names])
-    observed, predicted, inside = surface_distances(coordinates, heart, which, names)
-    distance = np.where(inside, (predicted - observed) / frame.sigma_mm, 0.0)
+    observed, predicted, height = surface_distances(coordinates, heart, which, names)
+    # A point over the base plane is off by its height: else a heart that sinks below its points
+    # would fit them all. The right ventricle may bulge over the plane.
+    loose = np.where(which == names.index("free"), _RV_BULGE_MM, 0.0)
+    over = np.maximum(height - loose, 0.0) / (2 * frame.sigma_mm)
+    distance = np.where(height <= 0, (predicted - observed) / frame.sigma_mm, over)
     volumes = coordinates[:, COORDINATES["log_volume"]] - np.log(frame.volumes_ml)
     return np.concatenate([distance, np.nan_to_num(volumes / _LOG_VOLUME_SD)], axis=1)
 
@@ -103,9 +108,11 @@ class _Problem:
         self.size = len(mean)
 
     def residuals(self, unknowns: Array) -> tuple[Array, Array]:
-        """Return data and prior residuals."""
+        """Return data and prior residuals; infinite where z is no heart at all."""
         pose = _corrected(self.pose, unknowns[self.size :])
         coordinates = self.coordinates_of(unknowns[: self.size])
+        if not np.isfinite(coordinates).all():
+            return np.full(1, np.inf), unknowns
         data = [
             _frame_residuals(row[None], frame, pose)[0]
             for row, frame in zip(coordinates, self.frames, strict=True)

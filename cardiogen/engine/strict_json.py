@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NoReturn
 
-from cardiogen.base import CardiogenError
+from cardiogen.base import CardiogenError, read_bounded
 
 MAX_BYTES = 1 << 20
 _MAX_DEPTH = 32
 _MAX_DIGITS = 400
+
+
+def read_small(path: Path) -> bytes:
+    """Return the bytes of a JSON or TOML file of at most 1 MiB.
+
+    Raises:
+        CardiogenError: M07 above the limit, M47 unreadable.
+    """
+    try:
+        return read_bounded(path, limit=MAX_BYTES, family="M")
+    except CardiogenError as error:
+        if error.code != "R02":
+            raise
+        # A description that large is a fault of the file, not a want of memory.
+        raise CardiogenError(
+            "M07", path, found=error.found, expected=error.expected,
+            remedy="the file as cardiogen wrote it",
+        ) from error  # fmt: skip
 
 
 def parse_json(content: bytes, where: str | Path) -> object:
@@ -31,10 +50,9 @@ def parse_json(content: bytes, where: str | Path) -> object:
         )
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        names = [name for name, _ in pairs]
-        double = sorted({name for name in names if names.count(name) > 1})
+        double = [name for name, times in Counter(n for n, _ in pairs).items() if times > 1]
         if double:
-            refuse(f"key {double[0]!r} twice", "every key once")
+            refuse(f"key {min(double)!r} twice", "every key once")
         return dict(pairs)
 
     def integer(text: str) -> int:
@@ -54,10 +72,15 @@ def parse_json(content: bytes, where: str | Path) -> object:
         text = content.decode("utf-8")
         if _depth(text) > _MAX_DEPTH:
             refuse(f"nesting deeper than {_MAX_DEPTH}", f"nesting of at most {_MAX_DEPTH}")
-        return json.loads(
+        found = json.loads(
             text, object_pairs_hook=unique, parse_int=integer, parse_float=real,
             parse_constant=lambda name: refuse(f"constant {name}", "finite numbers"),
         )  # fmt: skip
+        # Half a surrogate pair is text that no file can be written with.
+        json.dumps(found, ensure_ascii=False).encode("utf-8")
+        return found
+    except UnicodeEncodeError:
+        refuse("half a surrogate pair", "text that UTF-8 can hold")
     except UnicodeDecodeError as error:
         refuse(f"a byte that is not UTF-8 at {error.start}", "UTF-8 text")
     except json.JSONDecodeError as error:

@@ -1,4 +1,12 @@
-"""Completion with the linear model: latents given label maps of any frames and any factors."""
+"""Completion with the linear model: latents given label maps of any frames and any factors.
+
+Patients are not the healthy hearts that the model knows. Unless told that a heart is healthy, its
+prior is moved and widened by the spread of disease, and of contouring habits, in volumes, mass,
+ejection fractions and longitudinal shortening; shape and motion follow these as they do in
+health. In particular the two stroke volumes may differ: leaking valves and other people's basal
+slices set them apart. The figures are rounded clinical knowledge of patients who are sent to
+cardiac MR, not a fit to any cohort.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +18,78 @@ from torch import Tensor
 from cardiogen.data.sequence import Sequence
 from cardiogen.engine.contours import observe_frame, require_heart
 from cardiogen.engine.fit_template import fit_with_chirality
+from cardiogen.models.cycle import curve_entries
 from cardiogen.models.distributions import GaussianMixture
 from cardiogen.models.linear import LinearModel
 from cardiogen.models.protocol import Posterior
+from cardiogen.population.phenotypes import PHENOTYPES
 
 Array = NDArray[np.float64]
 
+# Disease in (ln LVEDV, logit LVEF, ln LVM, ln RVEDV, logit RVEF): mean and SD. The mean ejection
+# fractions are about 50 %; a dilated heart has twice the volume and a third of the odds of
+# ejecting; ventricles that dilate eject less.
+_DISEASE_MEAN = np.array([0.0, -0.4, 0.0, 0.0, -0.3])
+_DISEASE_SD = np.array([0.40, 0.70, 0.30, 0.40, 0.55])
+_DILATION_EJECTION = -0.5
+# Longitudinal shortening as a share of the healthy one: the base descends by 13-15 mm in health,
+# by less than 10 mm in most disease, also where the ejection fraction is kept.
+_SHORTENING_MEAN, _SHORTENING_SD = 0.7, 0.3
 
-def linear_posterior(model: LinearModel, observed: Sequence, condition: Tensor) -> Posterior:
+# From disease to the phenotypes of the model: ln(RVSV / LVSV) = ln RVEDV + ln RVEF - ln LVEDV
+# - ln LVEF, and d ln EF = (1 - EF) d logit EF, taken at an ejection fraction of 60 %.
+_TO_PHENOTYPES = np.eye(5)
+_TO_PHENOTYPES[4] = [-1.0, -0.4, 0.0, 1.0, 0.4]
+
+
+def disease_covariance() -> Array:
+    """Return the covariance of disease in the phenotype vector ``(5, 5)``."""
+    correlation = np.eye(5)
+    for volume, ejection in ((0, 1), (3, 4)):
+        correlation[volume, ejection] = correlation[ejection, volume] = _DILATION_EJECTION
+    spread = correlation * np.outer(_DISEASE_SD, _DISEASE_SD)
+    return _TO_PHENOTYPES @ spread @ _TO_PHENOTYPES.T
+
+
+def any_health(model: LinearModel, mean: Array, covariance: Array) -> tuple[Array, Array]:
+    """Move and widen a prior of the latents by disease.
+
+    What the phenotypes are in health correlated with follows them: latents move by their
+    regression on the first four phenotypes. The ratio of stroke volumes is too narrow in health
+    to say anything about shape.
+
+    Args:
+        model: the model.
+        mean, covariance: Gaussian prior of the latents in health, ``(Z,)`` and ``(Z, Z)``.
+    """
+    size = len(PHENOTYPES)
+    regression = np.zeros((len(covariance), size))
+    known = covariance[: size - 1, : size - 1]
+    regression[:, : size - 1] = np.linalg.solve(known, covariance[: size - 1]).T
+    regression[:size] = np.eye(size)
+    scale = model.weights.scale[:size]
+    spread = disease_covariance() / np.outer(scale, scale)
+    moved = mean + regression @ (_TO_PHENOTYPES @ _DISEASE_MEAN / scale)
+    shortening = _shortening(model, moved)
+    widened = covariance + regression @ spread @ regression.T
+    return (
+        moved + (_SHORTENING_MEAN - 1.0) * shortening,
+        widened + _SHORTENING_SD**2 * np.outer(shortening, shortening),
+    )
+
+
+def _shortening(model: LinearModel, mean: Array) -> Array:
+    """Return the latents ``(Z,)`` that add the mean heart's longitudinal motion once more."""
+    vector = model.cycle_vector(torch.from_numpy(mean))
+    longitudinal = model.weights.mean.copy()
+    entries = curve_entries(("log_focal", "descent"))
+    longitudinal[entries] += vector[entries]
+    return model.encode_vector(longitudinal).numpy()
+
+
+def linear_posterior(
+    model: LinearModel, observed: Sequence, condition: Tensor, *, healthy: bool = False
+) -> Posterior:
     """Return the Laplace posterior of the latents.
 
     The prior given the condition (its two sexes merged to one Gaussian where sex is unknown) meets
@@ -27,6 +99,7 @@ def linear_posterior(model: LinearModel, observed: Sequence, condition: Tensor) 
         model: the model.
         observed: label maps with their phases, in any order; ED need not be among them.
         condition: ``(5,)``, NaN where unknown.
+        healthy: trust the healthy population's own spread.
 
     Raises:
         CardiogenError: L37, L60, L61 for frames without a whole heart.
@@ -34,20 +107,23 @@ def linear_posterior(model: LinearModel, observed: Sequence, condition: Tensor) 
     for number, labels in enumerate(observed.labels):
         require_heart(labels, f"{observed.subject_id}, frame {number}")
     prior = model.prior(condition)
+    mean, covariance = prior.mean.numpy(), prior.covariance.numpy()
+    if not healthy:
+        mean, covariance = any_health(model, mean, covariance)
     frames = [observe_frame(labels, observed.grid) for labels in observed.labels]
     fit = fit_with_chirality(
         lambda z: model.coordinates(torch.from_numpy(z), observed.phases),
-        prior.mean.numpy(),
-        prior.covariance.numpy(),
+        mean,
+        covariance,
         frames,
         observed.labels[observed.ed],
         observed.grid,
         observed.orientation,
     )
-    covariance = (fit.covariance + fit.covariance.T) / 2
+    posterior = (fit.covariance + fit.covariance.T) / 2
     latents = GaussianMixture(
         torch.ones(1, dtype=torch.float64),
         torch.from_numpy(fit.z)[None],
-        torch.from_numpy(np.linalg.cholesky(covariance))[None],
+        torch.from_numpy(np.linalg.cholesky(posterior))[None],
     )
     return Posterior(latents, fit.pose)

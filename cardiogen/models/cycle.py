@@ -5,8 +5,9 @@ without the volumes, and truncated Fourier series over the cycle, zero at end di
 
     c(t) - c(0) = sum_k a_k (cos 2 pi k t - 1) + b_k sin 2 pi k t,    k = 1..K,
 
-of the emptied fraction and of every shape coordinate. Any vector decodes to a periodic sequence of
-valid hearts with the volumes that its phenotypes say, at any phases.
+of the emptied fraction and of every shape coordinate. A vector decodes to a periodic sequence of
+hearts with the volumes that its phenotypes say, at any phases; only one whose right stroke volume
+exceeds the right ventricle (some 5 SD out) is no heart.
 """
 
 from __future__ import annotations
@@ -73,7 +74,10 @@ def decode_phenotypes(vector: Array) -> Phenotypes:
 
 
 def decode_cycle(vector: Array, phases: ArrayLike) -> Array:
-    """Return the shape coordinates ``(T, P)`` of a cycle vector at any phases."""
+    """Return the shape coordinates ``(T, P)`` of a cycle vector at any phases.
+
+    Where the phenotypes leave a ventricle without volume, its log volume is NaN.
+    """
     phenotypes = decode_phenotypes(vector)
     series = vector[_MOTION].reshape(_CURVES, 2 * HARMONICS)
     # einsum without BLAS: the same bits for any number of threads and phases.
@@ -84,8 +88,17 @@ def decode_cycle(vector: Array, phases: ArrayLike) -> Array:
     left = phenotypes.lvedv - emptied * (phenotypes.lvedv - phenotypes.lvesv)
     right = phenotypes.rvedv - emptied * (phenotypes.rvedv - phenotypes.rvesv)
     myocardium = phenotypes.lvm / MYOCARDIAL_DENSITY * np.exp(curves[:, 1])
-    coordinates[:, _VOLUMES] = np.log(np.stack([left, myocardium, right], axis=1))
+    volumes = np.stack([left, myocardium, right], axis=1)
+    coordinates[:, _VOLUMES] = np.log(np.where(volumes > 0, volumes, np.nan))
     return coordinates
+
+
+def curve_entries(names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Return the entries of the cycle vector that hold the motion of named shape coordinates."""
+    wanted = np.concatenate([np.r_[COORDINATES[name]] for name in names])
+    curves = 2 + np.flatnonzero(np.isin(_SHAPE, wanted))
+    width = 2 * HARMONICS
+    return (_MOTION.start + curves[:, None] * width + np.arange(width)).ravel()
 
 
 def end_systole(vector: Array) -> float:

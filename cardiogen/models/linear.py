@@ -19,7 +19,6 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import chdtri
 from torch import Tensor
 
 from cardiogen.base import CardiogenError
@@ -34,8 +33,10 @@ from cardiogen.population.template import template_topology
 Array = NDArray[np.float64]
 
 SEXES = ("F", "M")
-# A condition is refused where fewer than one in 10,000 training subjects would be as unusual.
-_JOINT_LEVEL = 0.9999
+# A condition is refused where fewer than one in 10,000 training subjects would be as unusual:
+# 99.99 % quantiles of chi-squared with 1, 2 and 3 degrees of freedom. As literals, since importing
+# scipy.special for them would cost every command a third of a second.
+_JOINT_LIMIT = {1: 15.1367, 2: 18.4207, 3: 21.1075}
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +118,9 @@ class LinearModel:
         names = [CONDITION_COLUMNS[k] for k in (0, 2, 3, 4)]
         units = [CONDITION_UNITS[k] for k in (0, 2, 3, 4)]
         ranges = self.weights.factor_range
-        for name, unit, value, (low, high) in zip(names, units, values, ranges, strict=True):
+        for name, unit, value, (least, most) in zip(names, units, values, ranges, strict=True):
+            # To whole units outwards, as the message says it: no draw is exactly 18 years old.
+            low, high = np.floor(least), np.ceil(most)
             if not np.isnan(value) and not low <= value <= high:
                 raise CardiogenError(
                     "D01", name, found=f"{value:g} {unit}",
@@ -168,7 +171,7 @@ class LinearModel:
             offset = observed[rest[known]] - mean[rest]
             solved = np.linalg.solve(covariance[np.ix_(rest, rest)], offset)
             distances.append(float(offset @ solved))
-        return min(distances), float(chdtri(int(rest.sum()), 1 - _JOINT_LEVEL))
+        return min(distances), _JOINT_LIMIT[int(rest.sum())]
 
     def prior(self, condition: Tensor) -> GaussianMixture:
         """Return p(z | known factors), a mixture of two Gaussians where sex is unknown."""
@@ -217,15 +220,22 @@ class LinearModel:
         scores = [w.ed_modes @ standard[ED_BLOCK], w.motion_modes @ standard[MOTION_BLOCK]]
         return torch.from_numpy(np.concatenate(scores))
 
+    def is_possible(self, latent: Tensor) -> bool:
+        """Whether a latent decodes to a heart: no ventricle ejects more than it holds."""
+        phases = [0.0, self.end_systole(latent)]
+        return bool(np.isfinite(self.coordinates(latent, phases)).all())
+
     def end_systole(self, latent: Tensor) -> float:
         """Return the phase of the smallest left ventricular volume."""
         return end_systole(self.cycle_vector(latent))
 
-    def posterior(self, observed: Sequence, condition: Tensor) -> Posterior:
+    def posterior(
+        self, observed: Sequence, condition: Tensor, *, healthy: bool = False
+    ) -> Posterior:
         """Return the latents given label maps of any frames: see ``models.completion``."""
         from cardiogen.models.completion import linear_posterior
 
-        return linear_posterior(self, observed, condition)
+        return linear_posterior(self, observed, condition, healthy=healthy)
 
 
 def _condition(

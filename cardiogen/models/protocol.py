@@ -71,11 +71,19 @@ class AnatomyModel(Protocol):
     def prior(self, condition: Tensor) -> LatentDistribution:
         """Return the latents given a condition ``(5,)``, any entries of which may be NaN."""
 
-    def posterior(self, observed: Sequence, condition: Tensor) -> Posterior:
-        """Return the latents given label maps of any frames and a condition."""
+    def posterior(
+        self, observed: Sequence, condition: Tensor, *, healthy: bool = False
+    ) -> Posterior:
+        """Return the latents given label maps of any frames and a condition.
+
+        ``healthy`` says that the heart belongs to the population that the model was trained on.
+        """
 
     def decode(self, latent: Tensor, phases: ArrayLike) -> NDArray[np.float64]:
         """Return heart-frame meshes ``(T, V, 3)`` in mm of one latent at any phases."""
+
+    def is_possible(self, latent: Tensor) -> bool:
+        """Whether a latent decodes to a heart: no ventricle ejects more than it holds."""
 
     def end_systole(self, latent: Tensor) -> float:
         """Return the phase of the smallest left ventricular volume."""

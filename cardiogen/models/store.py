@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from cardiogen import __version__
 from cardiogen.base import CardiogenError
 from cardiogen.engine.bundle import Bundle, default_bundle_path, read_bundle, write_bundle
-from cardiogen.models.cycle import HARMONICS, VECTOR_SIZE
+from cardiogen.models.cycle import ED_BLOCK, HARMONICS, VECTOR_SIZE
 from cardiogen.models.linear import LinearModel, LinearWeights
 from cardiogen.models.protocol import CONDITION_COLUMNS, CONDITION_UNITS, AnatomyModel
 from cardiogen.population.template import template_topology
@@ -90,14 +91,51 @@ def _linear(bundle: Bundle) -> LinearModel:
             "M04", bundle.path, found=f"tensors missing or unknown: {', '.join(odd)}",
             expected=f"{', '.join(sorted(names))}", remedy="the bundle as it was published",
         )  # fmt: skip
-    if bundle.tensors["mean"].shape != (VECTOR_SIZE,):
-        raise CardiogenError(
-            "M04", bundle.path, found=f"cycle vectors of {bundle.tensors['mean'].size} entries",
-            expected=f"{VECTOR_SIZE}, as this cardiogen uses", remedy="training the model again",
-        )  # fmt: skip
-    return LinearModel(
+    for tensor, shape in _linear_shapes(bundle).items():
+        if bundle.tensors[tensor].shape != shape:
+            raise CardiogenError(
+                "M04", bundle.path, found=f"{tensor} of shape {bundle.tensors[tensor].shape}",
+                expected=f"{shape}, as this cardiogen uses", remedy="training the model again",
+            )  # fmt: skip
+    model = LinearModel(
         LinearWeights(**{n: a.astype(np.float64) for n, a in bundle.tensors.items()})
     )
+    _require_heart(model, bundle)
+    return model
+
+
+def _linear_shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
+    """Return the shape that every tensor must have, given the numbers of modes."""
+    ed, motion = (len(np.atleast_1d(bundle.tensors[f"{n}_modes"])) for n in ("ed", "motion"))
+    z, ed_size = ed + motion, ED_BLOCK.stop - ED_BLOCK.start
+    return {
+        "mean": (VECTOR_SIZE,),
+        "scale": (VECTOR_SIZE,),
+        "ed_modes": (ed, ed_size),
+        "motion_modes": (motion, VECTOR_SIZE - ed_size),
+        "slopes": (z, 7),
+        "residual_tril": (z, z),
+        "residual_slopes": (z, 2),
+        "factor_mean": (2, 4),
+        "factor_covariance": (2, 4, 4),
+        "factor_center": (4,),
+        "factor_scale": (4,),
+        "sex_share": (2,),
+        "factor_range": (4, 2),
+    }
+
+
+def _require_heart(model: LinearModel, bundle: Bundle) -> None:
+    """Refuse finite weights that describe no distribution or no heart (M04)."""
+    unknown = torch.full((len(CONDITION_COLUMNS),), float("nan"), dtype=torch.float64)
+    try:
+        with np.errstate(all="ignore"):
+            model.decode(model.prior(unknown).mean, [0.0])
+    except ValueError as error:  # LinAlgError is one
+        raise CardiogenError(
+            "M04", bundle.path, found=f"weights that describe no heart ({error})",
+            expected="the weights of a trained model", remedy="the bundle as it was published",
+        ) from error  # fmt: skip
 
 
 # Kind in model.json -> how to make the model.
@@ -108,12 +146,21 @@ def load_model(path: str | Path | None = None) -> LoadedModel:
     """Load a model from a bundle; without ``path``, the one inside the package.
 
     Raises:
-        CardiogenError: see ``engine.read_bundle``; M04 if the template differs.
+        CardiogenError: see ``engine.read_bundle``; M04 if template or conditions differ, or if the
+            weights describe no heart.
     """
     bundle = read_bundle(default_bundle_path() if path is None else path)
-    if bundle.description.template_sha256 != template_sha256():
+    description = bundle.description
+    if description.template_sha256 != template_sha256():
         raise CardiogenError(
             "M04", bundle.path, found="a model of another template",
             expected="the template of this cardiogen", remedy="training the model again",
         )  # fmt: skip
-    return LoadedModel(_MODELS[bundle.description.kind](bundle), bundle)
+    columns = [*zip(description.condition_columns, description.condition_units, strict=False)]
+    if columns != [*zip(CONDITION_COLUMNS, CONDITION_UNITS, strict=True)]:
+        raise CardiogenError(
+            "M04", bundle.path, found=f"conditions {columns}",
+            expected=f"{', '.join(CONDITION_COLUMNS)} in {', '.join(CONDITION_UNITS)}",
+            remedy="training the model again",
+        )  # fmt: skip
+    return LoadedModel(_MODELS[description.kind](bundle), bundle)

@@ -3,8 +3,9 @@
 One frame of one heart is a short vector of unconstrained numbers, the shape coordinates. Three of
 them are log volumes (mL) of left cavity, myocardium and right cavity; the others shape the
 surfaces along the rays of ``rays.py`` without changing those volumes, because three scales
-(cavity width, wall thickness, right ventricular depth) are solved for. Every vector is a valid
-heart: distances along a ray are positive and ordered, whatever the numbers.
+(cavity width, wall thickness, right ventricular depth) are solved for. Distances along a ray are
+positive and ordered, whatever the numbers: hearts whose shape coordinates all lie five of the
+population's SDs off at once still have no crossing faces; overflowing numbers are refused.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from numpy.typing import NDArray
 
 from cardiogen.data.mesh import Surface
 from cardiogen.population.rays import distance_at, ray_points
+from cardiogen.population.right_base import base_heights, base_points
 from cardiogen.population.template import (
     COLUMNS,
-    LID_LAYERS,
     LV_CENTER,
     ROWS,
     RV_LID,
@@ -47,7 +48,7 @@ _SIZES = {
     "rv_apex": 1,  # polar angle where the right ventricle ends; log rad
     "rv_center": 2,  # azimuth of the septum's middle: mean, and slope from apex to base; rad
     "rv_width": 2,  # half angle between the insertions: log rad, and its slope
-    "rv_dome": 2,  # height of the right ventricular base over the plane: log mm; anterior weight
+    "rv_dome": 2,  # height of the right base over the plane, mm (below it if < 0); anterior weight
     "endo": _FIELD_SIZE,  # log relative width of the left cavity
     "wall": _FIELD_SIZE,  # log relative wall thickness
     "rv": len(_RV_DEGREES),  # log relative depth of the right ventricle
@@ -244,7 +245,8 @@ def ray_surfaces(coordinates: Array) -> dict[str, Array]:
     shape = theta.shape
 
     def place(distance: Array) -> Array:
-        return ray_points(focal, mu, theta, distance)
+        # Turned, for the twist shears the facets and with them the volume, by some 1e-4.
+        return _turned(_rings(ray_points(focal, mu, theta, distance)), focal, coordinates)
 
     width = np.exp(endo0 + _field(coordinates, "endo", basis))
     wall = np.exp(wall0 + _field(coordinates, "wall", basis))
@@ -253,14 +255,14 @@ def ray_surfaces(coordinates: Array) -> dict[str, Array]:
         return distance_at(focal, mu, scale[:, None, None] * width)
 
     def lv_volume(scale: Array) -> Array:
-        return signed_volume_ml(_rings(place(endo_at(scale))), faces["lv_endo"])
+        return signed_volume_ml(place(endo_at(scale)), faces["lv_endo"])
 
     endo = endo_at(_solve_scale(lv_volume, volumes[:, 0], np.full(len(mu), 0.3), "cavity width"))
 
     epi_faces = np.concatenate([faces["lv_free_wall"], faces["septum"]]) - (ROWS * COLUMNS + 1)
 
     def epi_volume(scale: Array) -> Array:
-        return signed_volume_ml(_rings(place(endo + scale[:, None, None] * wall)), epi_faces)
+        return signed_volume_ml(place(endo + scale[:, None, None] * wall), epi_faces)
 
     total = volumes[:, 0] + volumes[:, 1]
     epi = (
@@ -276,26 +278,17 @@ def ray_surfaces(coordinates: Array) -> dict[str, Array]:
         "endo": endo,
         "epi": epi,
     }
-    dome = _dome(coordinates)
+    dome = base_heights(coordinates[:, COORDINATES["rv_dome"]])
     rv_faces = template_topology().surfaces[Surface.RV_ENDO]
 
     def rv_volume(scale: Array) -> Array:
         free = epi[patch] + scale[:, None, None] * depth
         mesh = _assemble(surfaces | {"free": free, "outer": free, "dome": dome})
-        return signed_volume_ml(mesh, rv_faces)
+        return signed_volume_ml(_turned(mesh, focal, coordinates), rv_faces)
 
     scale = _solve_scale(rv_volume, volumes[:, 2], np.full(shape[0], 40.0), "right depth")
     free = epi[patch] + scale[:, None, None] * depth
     return surfaces | {"free": free, "outer": free + _RV_WALL_MM * fade, "dome": dome}
-
-
-def _dome(coordinates: Array) -> Array:
-    """Height of the right base over the plane, ``(T, LID_LAYERS - 1, SEPTAL - 1)`` mm."""
-    height, anterior = np.moveaxis(coordinates[:, COORDINATES["rv_dome"]], -1, 0)[..., None, None]
-    across = np.linspace(-1, 1, SEPTAL + 1)[1:-1]
-    depth = np.linspace(0, 1, LID_LAYERS + 1)[1:-1, None]
-    bump = (4 * depth * (1 - depth)) ** 0.7 * (1 - across**2) ** 0.7
-    return np.exp(height + anterior * across) * bump
 
 
 def _assemble(surfaces: dict[str, Array]) -> Array:
@@ -316,11 +309,8 @@ def _assemble(surfaces: dict[str, Array]) -> Array:
     ]
     sheets_flat = np.concatenate([s.reshape(frames, -1, 3) for s in sheets], axis=1)
     vertices[:, LV_CENTER + 1 : RV_LID.start] = sheets_flat
-    septal = ray_points(focal, mu[:, :1], theta[:, :1, columns], surfaces["epi"][:, :1, columns])
-    weight = np.linspace(0, 1, LID_LAYERS + 1)[1:-1, None, None]
-    lid = septal + weight * (sheets[0][:, :1] - septal)
-    lid[..., 2] += surfaces["dome"]
-    vertices[:, RV_LID] = lid.reshape(frames, -1, 3)
+    base = base_points(surfaces, surfaces["dome"])
+    vertices[:, RV_LID] = base.reshape(frames, -1, 3)
     return vertices
 
 
@@ -342,16 +332,20 @@ def heart_vertices(coordinates: Array) -> Array:
         raise ValueError(
             f"coordinates must have shape (T, {COORDINATE_COUNT}), got {coordinates.shape}"
         )
-    surfaces = ray_surfaces(coordinates)
-    vertices = _assemble(surfaces)
-    return _twist(vertices, surfaces["focal"], coordinates)
+    if not np.isfinite(coordinates).all():
+        raise ValueError("coordinates must be finite, got NaN or infinity")
+    # Absurd numbers overflow here; the residual of the volumes tells.
+    with np.errstate(all="ignore"):
+        surfaces = ray_surfaces(coordinates)
+    vertices = _turned(_assemble(surfaces), surfaces["focal"], coordinates)
+    vertices[..., 2] -= coordinates[:, COORDINATES["descent"]]
+    return vertices
 
 
-def _twist(vertices: Array, focal: Array, coordinates: Array) -> Array:
-    """Rotate every vertex by the twist at its height and move the heart down by its descent."""
-    height = np.clip(-vertices[..., 2] / focal[:, None], 0, 1)
+def _turned(points: Array, focal: Array, coordinates: Array) -> Array:
+    """Rotate heart-frame points ``(T, N, 3)`` by the twist at their height."""
+    height = np.clip(-points[..., 2] / focal.reshape(-1, 1), 0, 1)
     angle = twist_angle(coordinates, np.arccos(height))
     cosine, sine = np.cos(angle), np.sin(angle)
-    x, y, z = np.moveaxis(vertices, -1, 0)
-    descent = coordinates[:, COORDINATES["descent"]]
-    return np.stack([cosine * x - sine * y, sine * x + cosine * y, z - descent], axis=-1)
+    x, y, z = np.moveaxis(points, -1, 0)
+    return np.stack([cosine * x - sine * y, sine * x + cosine * y, z], axis=-1)

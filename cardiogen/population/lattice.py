@@ -81,7 +81,7 @@ def bilinear(values: Array, row: Array, column: Array) -> Array:
 
 def surface_distances(
     coordinates: Array, points: Array, which: NDArray[np.int64], names: Listing[str]
-) -> tuple[Array, Array, NDArray[np.bool_]]:
+) -> tuple[Array, Array, Array]:
     """Return where points lie along their rays, and where the surfaces do.
 
     Args:
@@ -91,8 +91,8 @@ def surface_distances(
         names: of ``endo``, ``epi``, ``free``; the last is the epicardium off the septum.
 
     Returns:
-        Distances of the points and of the surfaces along their rays, mm, and whether a point lies
-        below the base, each ``(T, N)``.
+        Distances of the points and of the surfaces along their rays, and heights of the points
+        over the base plane, each ``(T, N)`` mm.
     """
     surfaces = ray_surfaces(coordinates)
     focal = surfaces["focal"][:, None]
@@ -107,4 +107,4 @@ def surface_distances(
     for index, name in enumerate(names):
         mine = which == index
         predicted[:, mine] = bilinear(lattices[name], row[:, mine], column[:, mine])
-    return observed, predicted, mu <= np.pi / 2
+    return observed, predicted, raised[..., 2]

@@ -45,8 +45,8 @@ def short_axis_grid(
     step = np.asarray(spacing, dtype=np.float64)
     # In steps of the spacing from the origin, so that hearts of one size get one grid. Half a step
     # keeps the flat base off the voxel centers, where it would count half a slice too much.
-    first = np.floor((along.min(axis=0) - margin_mm) / step) + 0.5
-    last = np.ceil((along.max(axis=0) + margin_mm) / step) + 0.5
+    first = np.floor((along.min(axis=0) - margin_mm) / step - 0.5) + 0.5
+    last = np.ceil((along.max(axis=0) + margin_mm) / step - 0.5) + 0.5
     shape = tuple(int(n) for n in last - first + 1)
     return Grid.regular(shape, step, origin=pose.origin + axes @ (first * step), axes=axes)
 

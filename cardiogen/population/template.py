@@ -123,17 +123,37 @@ def _aha_segments() -> NDArray[np.uint8]:
     basal = np.where(septal_angle < SEPTAL / 2, 3, 2)
     outside = septal_angle >= SEPTAL
     basal = np.where(outside, np.array([1, 6, 5, 4])[np.clip((free * 4).astype(int), 0, 3)], basal)
-    apical = np.select([basal == 1, (basal == 2) | (basal == 3), basal == 4], [13, 14, 15], 16)
     # Height of a row over the cavity's apex in the average heart: 1 - cos(mu), with the right
     # ventricle ending at 20 degrees. Rows are even in mu, thirds of the length are not.
     mu = np.concatenate([np.linspace(90, 20, RV_ROWS, endpoint=False), np.linspace(20, 5, 4)])
     level = np.digitize(-(1 - np.cos(np.radians(mu))), [-2 / 3, -1 / 3, -0.03])
-    rings = np.stack([np.choose(level[row], [basal, basal + 6, apical, np.full(COLUMNS, 17)])
-                      for row in range(ROWS)])  # fmt: skip
+    rings = np.stack([
+        np.choose(level[row], [basal, basal + 6, _apical_quarters(mu[row]), np.full(COLUMNS, 17)])
+        for row in range(ROWS)
+    ])  # fmt: skip
     segments = np.zeros(VERTEX_COUNT, dtype=np.uint8)
     segments[_endo], segments[_epi] = rings, rings
     segments[[_ENDO_APEX, _EPI_APEX]] = 17
     return segments
+
+
+def _apical_quarters(mu: float) -> NDArray[np.int64]:
+    """Segment 13..16 of every column at a polar angle (degrees) of the average heart.
+
+    Four quarters of the circle about the middle of the septum at mid level; the septum itself is
+    narrower than a quarter there.
+    """
+
+    def septum(at: float) -> tuple[float, float]:
+        """Middle and half width of the average septum, degrees."""
+        return 2.0 + 32.0 * (at / 90.0 - 0.5), 46.0 * float(np.exp(at / 90.0 - 0.5))
+
+    middle, half = septum(mu)
+    column = np.arange(COLUMNS)
+    free = half + (360.0 - 2 * half) * (column - SEPTAL) / (COLUMNS - SEPTAL)
+    angle = middle + np.where(column <= SEPTAL, half * (2 * column / SEPTAL - 1), free)
+    quarter = np.mod(angle - septum(60.0)[0] + 45.0, 360.0) // 90.0
+    return np.array([14, 13, 16, 15])[quarter.astype(int)]
 
 
 REGIONS = ("lv_endo", "lv_epi", "septum", "rv_free_wall", "rv_epi", "base")

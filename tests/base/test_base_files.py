@@ -15,6 +15,15 @@ from cardiogen.base import (
     sha256_file,
     write_json,
 )
+from cardiogen.base.files import MARKER
+
+MARK = b"Made by cardiogen as a whole; --overwrite may replace this folder as a whole.\n"
+
+
+def made(folder):
+    """Make a folder as cardiogen does, with one old file."""
+    with atomic_folder(folder) as new:
+        (new / "a").write_bytes(b"old")
 
 
 class Stop(BaseException):
@@ -96,15 +105,15 @@ def test_folder_appears_whole_and_alone(tmp_path):
         (new / "sub" / "a").write_bytes(b"1")
         assert not (tmp_path / "deep" / "out").exists()
     assert tree(tmp_path) == {"deep": None, "deep/out": None, "deep/out/sub": None,
-                              "deep/out/sub/a": b"1"}  # fmt: skip
+                              "deep/out/sub/a": b"1",
+                              f"deep/out/{MARKER}": MARK}  # fmt: skip
 
 
 @pytest.mark.parametrize("reason", [KeyboardInterrupt, Stop, ValueError])
 @pytest.mark.parametrize("old", [False, True])
 def test_interrupted_folder_changes_nothing(tmp_path, reason, old):
     if old:
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "a").write_bytes(b"old")
+        made(tmp_path / "out")
     before = tree(tmp_path)
 
     def stop_half_way():
@@ -127,16 +136,14 @@ def test_existing_folder_is_kept_without_overwrite(tmp_path):
 
 
 def test_folder_overwrite_leaves_nothing_of_the_old_one(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "a").write_bytes(b"old")
+    made(tmp_path / "out")
     with atomic_folder(tmp_path / "out", overwrite=True) as new:
         (new / "b").write_bytes(b"new")
-    assert tree(tmp_path) == {"out": None, "out/b": b"new"}
+    assert tree(tmp_path) == {"out": None, "out/b": b"new", f"out/{MARKER}": MARK}
 
 
 def test_failed_folder_swap_restores_the_old_folder(tmp_path, monkeypatch):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "a").write_bytes(b"old")
+    made(tmp_path / "out")
     replace, calls = os.replace, []
 
     def second_fails(source, target):
@@ -150,7 +157,25 @@ def test_failed_folder_swap_restores_the_old_folder(tmp_path, monkeypatch):
         with pytest.raises(CardiogenError, match="CG-R01"):  # noqa: SIM117
             with atomic_folder(tmp_path / "out", overwrite=True) as new:
                 (new / "b").write_bytes(b"new")
-    assert tree(tmp_path) == {"out": None, "out/a": b"old"}
+    assert tree(tmp_path) == {"out": None, "out/a": b"old", f"out/{MARKER}": MARK}
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link to ours"])
+def test_overwrite_spares_what_cardiogen_did_not_make(tmp_path, kind):
+    if kind == "folder":
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "thesis.tex").write_bytes(b"years")
+    elif kind == "file":
+        (tmp_path / "out").write_bytes(b"years")
+    else:
+        made(tmp_path / "ours")
+        (tmp_path / "out").symlink_to(tmp_path / "ours")
+    before = tree(tmp_path)
+    with pytest.raises(CardiogenError, match=r"CG-O03 .*did not make") as caught:  # noqa: SIM117
+        with atomic_folder(tmp_path / "out", overwrite=True):
+            raise AssertionError("the body must not run")
+    assert caught.value.exit_code == Exit.EXISTS
+    assert tree(tmp_path) == before
 
 
 def test_json_is_strict_and_atomic(tmp_path):

@@ -1,0 +1,106 @@
+"""``cardiogen complete``: the cycle from one or more label maps, on the grid of the input."""
+
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+CODES = {"ukbb": {"LV": 1, "MYO": 2, "RV": 3}, "acdc": {"RV": 1, "MYO": 2, "LV": 3}}
+FEW = ("--frames", "5", "--format", "nifti,csv")
+
+
+def rows_of(path):
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def ed_map(heart, tmp_path_factory):
+    """The ED frame of a generated heart, every fourth voxel, as a file of its own."""
+    path = tmp_path_factory.mktemp("ed") / "ed.nii.gz"
+    frame(heart, 0, path)
+    return path
+
+
+def frame(heart, index, path):
+    image = nib.load(heart / "labels.nii.gz")
+    affine = image.affine.copy()
+    affine[:3, :3] *= 4
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[::4, ::4, ::4, index], affine), path)
+
+
+def dice(a, b):
+    return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
+
+
+def test_cycle_lies_on_the_grid_of_the_input_and_begins_with_it(run, tmp_path, ed_map, heart):
+    ran = run("complete", ed_map, "--label-map", "ukbb", "--age", "70", "--sex", "F", "--samples",
+              "4", "--out", "x", *FEW)  # fmt: skip
+    assert ran.code == 0, ran.err
+    given, cycle = nib.load(ed_map), nib.load(tmp_path / "x" / "labels.nii.gz")
+    assert cycle.shape == (*given.shape, 5)
+    assert np.allclose(cycle.affine, given.affine, atol=1e-4)
+    before, after = np.asarray(given.dataobj), np.asarray(cycle.dataobj)
+    for name, code in CODES["ukbb"].items():
+        assert dice(before == code, after[..., 0] == code) > 0.85, name
+    frames, samples = (rows_of(tmp_path / "x" / f) for f in ("frames.csv", "samples.csv"))
+    assert len(samples) == 4
+    assert all(row["synthetic"] == "1" for row in frames + samples)
+    for row in frames:
+        assert float(row["LV lower 90 % (mL)"]) < float(row["LV upper 90 % (mL)"])
+    # What was seen is known better than what was not.
+    widths = [float(r["LV upper 90 % (mL)"]) - float(r["LV lower 90 % (mL)"]) for r in frames]
+    assert widths[0] < widths[2]
+    (row,), (true,) = rows_of(tmp_path / "x" / "measures.csv"), rows_of(heart / "measures.csv")
+    assert float(row["LVEDV (mL)"]) == pytest.approx(float(true["LVEDV (mL)"]), rel=0.05)
+    facts = json.loads((tmp_path / "x" / "parameters.json").read_text())
+    assert facts["observed_phases"] == [0.0]
+    assert facts["inputs"] == ["ed.nii.gz"]
+
+
+def test_real_patient_on_its_own_grid_and_codes(run, tmp_path, real_data):
+    file = real_data / "acdc_dev25" / "patient061" / "patient061_ED_gt.nii.gz"
+    ran = run("complete", file, "--orientation", "mirrored", "--out", "x", "--json", *FEW)
+    assert ran.code == 0, ran.err
+    assert ran.json == {"folder": "x"}
+    given, cycle = nib.load(file), nib.load(tmp_path / "x" / "labels.nii.gz")
+    assert cycle.shape == (*given.shape, 5)
+    assert np.allclose(cycle.affine, given.affine, atol=1e-3)
+    before, after = np.asarray(given.dataobj), np.asarray(cycle.dataobj)[..., 0]
+    for name, code in CODES["acdc"].items():
+        assert dice(before == code, after == code) > 0.8, name
+
+
+def test_several_maps_with_their_phases_in_any_order(run, tmp_path, ed_map, heart):
+    key = json.loads((heart / "parameters.json").read_text())["key_frames"]["ES"]
+    frame(heart, key, tmp_path / "es.nii.gz")
+    ran = run("complete", "es.nii.gz", ed_map, "--phase", key / 25, "--phase", "0", "--label-map",
+              "ukbb", "--out", "x", *FEW)  # fmt: skip
+    assert ran.code == 0, ran.err
+    facts = json.loads((tmp_path / "x" / "parameters.json").read_text())
+    assert facts["observed_phases"] == [0.0, key / 25]
+    (row,), (true,) = rows_of(tmp_path / "x" / "measures.csv"), rows_of(heart / "measures.csv")
+    assert float(row["LVEF (%)"]) == pytest.approx(float(true["LVEF (%)"]), abs=6)
+
+
+def test_requests_that_are_refused(refused, tmp_path, ed_map):
+    image = nib.load(ed_map)
+    data = np.asarray(image.dataobj)
+    nib.save(image, tmp_path / "ed.nii.gz")
+    nib.save(nib.Nifti1Image(data * 0, image.affine), tmp_path / "empty.nii.gz")
+    nib.save(nib.Nifti1Image(data[1:], image.affine), tmp_path / "small.nii.gz")
+    one = ("complete", "ed.nii.gz", "--label-map", "ukbb", "--out", "x")
+    two = ("complete", "ed.nii.gz", ed_map, "--label-map", "ukbb", "--out", "x")
+    refused(*two, status=2, code="U01", words="--phase")
+    for phases in (("0",), ("0", "0.3", "0.5"), ("0", "1"), ("0", "nan"), ("0.2", "0.2")):
+        flags = [flag for phase in phases for flag in ("--phase", phase)]
+        refused(*two, *flags, status=2, code="U01", words="--phase")
+    refused("complete", "empty.nii.gz", *one[2:], status=3, code="L37")
+    refused("complete", "ed.nii.gz", "small.nii.gz", *one[2:], "--phase", "0", "--phase", "0.3",
+            status=3, code="L40a")  # fmt: skip
+    refused(*one[:-1], tmp_path, "--overwrite", status=8, code="O02", words="ed.nii.gz")
+    refused(*one, "--samples", "-1", status=2, code="U01", words="--samples")
+    refused(*one, "--age", "17", status=5, code="D01")
+    refused(*one, "--label-map", "mine", status=2, code="U11")

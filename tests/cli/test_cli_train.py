@@ -1,0 +1,76 @@
+"""``cardiogen train``, and what ``generate`` does with sound and with damaged bundles."""
+
+import json
+import shutil
+
+import pytest
+
+SMALL = ("--phase-only", "ed", "--format", "csv", "--spacing", "4")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    from cardiogen.cli.train import train
+
+    return train(tmp_path_factory.mktemp("bundle") / "b", n=200, seed=3)
+
+
+def test_bundle_is_whole_and_generates(run, tmp_path, bundle):
+    description = json.loads((bundle / "model.json").read_text())
+    assert description["training_data"] == {"cohort": "population", "n": 200, "seed": 3}
+    assert {p.name for p in bundle.iterdir()} - {".cardiogen-output"} == {
+        "model.safetensors", "model.json", "card.md"
+    }  # fmt: skip
+    assert run("generate", "--model", bundle, "--out", "x", *SMALL).code == 0
+    facts = json.loads((tmp_path / "x" / "parameters.json").read_text())
+    assert facts["model"]["weights_sha256"] == description["weights_sha256"]
+
+
+def test_same_seed_same_bytes(run, tmp_path, bundle, tree):
+    assert run("train", "--out", "b", "-n", "200", "--seed", "3", "--json").json == {"bundle": "b"}
+    assert tree(tmp_path / "b") == tree(bundle)
+
+
+def test_requests_that_are_refused(refused, tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_text("precious")
+    for name, text in (("odd", "n = 200\nepochs = 3"), ("neg", "n = -1"), ("yaml", "n: 200"),
+                       ("text", 'n = "many"'), ("twice", "n = 200\nn = 300")):  # fmt: skip
+        (tmp_path / f"{name}.toml").write_text(text)
+        refused("train", "--out", "b", "--config", f"{name}.toml", status=4, code="M07")
+    refused("train", "--out", "b", "--config", "odd.toml", status=4, code="M07", words="epochs")
+    refused("train", "--out", "b", "--config", "no.toml", status=4, code="M47")
+    refused("train", "--out", "kept", status=8, code="O01")
+    refused("train", "--out", "kept", "--overwrite", status=8, code="O03")
+
+
+def damage(name, change):
+    def apply(folder):
+        path = folder / name
+        path.write_bytes(change(bytearray(path.read_bytes())))
+
+    return apply
+
+
+def flip(content):
+    content[len(content) // 2] ^= 1
+    return content
+
+
+@pytest.mark.parametrize(
+    "hurt",
+    [damage("model.safetensors", flip), damage("model.safetensors", lambda c: c[:-9]),
+     damage("model.safetensors", lambda c: b""), damage("model.json", lambda c: b"{}"),
+     damage("model.json", lambda c: c.replace(b'"linear"', b'"linaer"')),
+     damage("model.json", lambda c: c.replace(b"200", b"NaN", 1)),
+     lambda folder: (folder / "model.json").unlink(),
+     lambda folder: (folder / "model.safetensors").unlink()],
+)  # fmt: skip
+def test_damaged_bundle_is_refused(run, tmp_path, bundle, hurt):
+    shutil.copytree(bundle, tmp_path / "hurt")
+    hurt(tmp_path / "hurt")
+    ran = run("generate", "--model", "hurt", "--out", "x", *SMALL)
+    assert ran.code == 4
+    (line,) = ran.err.splitlines()
+    assert line.startswith("cardiogen: CG-M")
+    assert not (tmp_path / "x").exists()

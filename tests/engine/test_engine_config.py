@@ -1,0 +1,79 @@
+"""Configurations: TOML alone, unknown keys refused with the known ones listed."""
+
+import pytest
+
+from cardiogen.base import CardiogenError
+from cardiogen.engine.config import TrainConfig, build_config, load_config, preset_path
+
+
+def load(tmp_path, content):
+    path = tmp_path / "train.toml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return load_config(TrainConfig, path)
+
+
+def test_config_defaults_and_values(tmp_path):
+    assert load(tmp_path, "") == TrainConfig()
+    found = load(tmp_path, 'model = "linear"\nn = 300\nseed = 7\ned_variance = 0.99\n')
+    assert (found.n, found.seed, found.ed_variance) == (300, 7, 0.99)
+
+
+def test_config_presets_are_valid():
+    path = preset_path("train_linear")
+    presets = [path] if path.is_file() else sorted(path.parent.glob("*.toml"))
+    assert presets, f"no preset beside {path}"
+    for preset in presets:
+        load_config(TrainConfig, preset)
+
+
+def test_config_lists_the_known_keys(tmp_path):
+    with pytest.raises(CardiogenError, match=r"CG-M07 .*hearts.*known keys") as caught:
+        load(tmp_path, "hearts = 5")
+    for name in TrainConfig.model_fields:
+        assert name in caught.value.expected
+
+
+BAD = {
+    "yaml": "n: 50\n",
+    "yaml list": "- n\n- 50\n",
+    "json": '{"n": 50}',
+    "duplicate key": "n = 50\nn = 60\n",
+    "not a number": "ed_variance = nan",
+    "infinity": "ed_variance = inf",
+    "out of range": "n = 3",
+    "float for integer": "n = 50.0",
+    "text for integer": 'n = "50"',
+    "truth for integer": "n = true",
+    "code": '_target_ = "os.system"',
+    "import": '"$import" = "os"',
+    "other model": 'model = "pickle"',
+    "not UTF-8": b'model = "\xff"',
+    "NUL": b"n = 5\x000",
+    "endless integer": "n = " + "9" * 5000,
+    "depth": "n = " + "[" * 100_000,
+    "inline depth": "n = " + "{a=" * 3000,
+    "endless dotted key": "a." * 30_000 + "b = 1",
+    "endless table": "[" + "a." * 30_000 + "b]",
+    "too large": "#" * (1 << 20) + "\n",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_config_refuses(tmp_path, name):
+    with pytest.raises(CardiogenError, match="CG-M07") as caught:
+        load(tmp_path, BAD[name])
+    assert caught.value.exit_code == 4
+
+
+def test_config_unreadable(tmp_path):
+    with pytest.raises(CardiogenError, match="CG-M47"):
+        load_config(TrainConfig, tmp_path / "none.toml")
+    with pytest.raises(CardiogenError, match=r"CG-M47 .*a folder"):
+        load_config(TrainConfig, tmp_path)
+
+
+def test_config_from_values_names_the_place():
+    with pytest.raises(
+        CardiogenError, match=r"CG-M07 --n: found n: .*greater than or equal to 40"
+    ):
+        build_config(TrainConfig, {"n": 1}, "--n")
