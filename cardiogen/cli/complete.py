@@ -130,7 +130,7 @@ def complete(
             extra_frames=_intervals(draws),
         )
         if draws:
-            _write_samples(temporary, draws)
+            _write_samples(temporary, draws, extrapolated=bool(extrapolated))
     return folder
 
 
@@ -200,13 +200,15 @@ def _intervals(draws: Listing[Sequence]) -> dict[str, list[float]]:
     return columns
 
 
-def _write_samples(folder: Path, draws: Listing[Sequence]) -> None:
+def _write_samples(folder: Path, draws: Listing[Sequence], *, extrapolated: bool) -> None:
     """Write the phenotypes of every draw to ``samples.csv``."""
+    from cardiogen.export.marks import Marks
     from cardiogen.export.tables import subject_row, write_measures
     from cardiogen.measure.volumes import measure_sequence
 
+    marks = Marks(synthetic=True, extrapolated=extrapolated)
     rows = [
-        subject_row(f"sample_{k + 1:03d}", draw.factors, measure_sequence(draw)[0], synthetic=True)
+        subject_row(f"sample_{k + 1:03d}", draw.factors, measure_sequence(draw)[0], marks=marks)
         for k, draw in enumerate(draws)
     ]
     write_measures(folder / "samples.csv", rows)

@@ -264,7 +264,7 @@ def _write_cohort(
     jobs = workers if len(requests) >= _MIN_HEARTS_FOR_WORKERS else 1
     results = Parallel(n_jobs=jobs, return_as="generator")(delayed(one)(r) for r in requests)
     done = list(progress(results, "generating hearts", total=len(requests)))
-    _write_tables(folder, requests, done, options)
+    _write_tables(folder, requests, done, options, extrapolated)
 
 
 _OVERVIEW_HEARTS = 48
@@ -275,33 +275,40 @@ def _write_tables(
     requests: Listing[Request],
     done: Listing[tuple[Sequence, dict[str, float]]],
     options: OutputOptions,
+    extrapolated: dict[Factors, str],
 ) -> None:
+    from cardiogen.export.marks import Marks
     from cardiogen.export.sheet import write_contact_sheet
     from cardiogen.export.tables import subject_row, write_measures
 
-    rows, subjects = [], []
+    rows, subjects, captions = [], [], []
     for request, (sequence, measures) in zip(requests, done, strict=True):
-        rows.append(subject_row(request.subject_id, request.factors, measures, synthetic=True))
-        facts = subject_row(request.subject_id, request.factors, {}, synthetic=True)
-        facts |= {"n_frames": request.frames, "label_map": options.label_map}
-        facts["extrapolated"] = measures["extrapolated"]
-        if request.phase_only is None:
-            es = request_es_frame(sequence, request.frames)
-            facts |= {"ed_frame": 0, "es_frame": es}
-        subjects.append(facts)
+        name, factors = request.subject_id, request.factors
+        marks = Marks(synthetic=True, extrapolated=factors in extrapolated)
+        rows.append(subject_row(name, factors, measures, marks=marks))
+        files = file_facts(sequence, request) | {"label_map": options.label_map}
+        subjects.append(subject_row(name, factors, {}, marks=marks) | files)
+        captions.append(f"{name}, extrapolated" if marks.extrapolated else name)
     write_measures(folder / "measures.csv", rows)
     write_measures(folder / "subjects.csv", subjects)
     if "png" in options.formats:
-        shown = [sequence for sequence, _ in done[:_OVERVIEW_HEARTS]]
         write_contact_sheet(
             folder / "overview.png",
-            shown,
-            captions=[sequence.subject_id for sequence in shown],
+            [sequence for sequence, _ in done[:_OVERVIEW_HEARTS]],
+            captions=captions[:_OVERVIEW_HEARTS],
             title=f"{len(done)} generated hearts",
-            synthetic=True,
+            marks=Marks(synthetic=True, extrapolated=bool(extrapolated)),
         )
 
 
-def request_es_frame(sequence: Sequence, frames: int) -> int | None:
-    """Return the index of the ES frame among all frames of a request."""
-    return None if sequence.es is None else round(float(sequence.phases[sequence.es]) * frames)
+def file_facts(sequence: Sequence, request: Request) -> dict[str, int | None]:
+    """Return how many frames the label file of a heart has, and which are ED and ES."""
+    if request.phase_only is not None:
+        only = f"{request.phase_only}_frame"
+        return {"n_frames": 1, "ed_frame": None, "es_frame": None} | {only: 0}
+    es = None if sequence.es is None else float(sequence.phases[sequence.es]) * request.frames
+    return {
+        "n_frames": request.frames,
+        "ed_frame": 0,
+        "es_frame": None if es is None else round(es),
+    }

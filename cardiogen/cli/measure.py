@@ -32,7 +32,8 @@ def measure(
 
     Args:
         path: file or folder; see :func:`cardiogen.measure.measure_path`.
-        label_map: codes of the label files; needed where no layout says it.
+        label_map: codes of the label files; needed where neither the layout nor a
+            ``parameters.json`` of ours says it.
         out: CSV to write, one row a subject with ukbb_cardiac's column names.
         frames: also write ``<out>_frames.csv``, the volumes of every frame.
         segments: also write ``<out>_segments.csv``: wall thickness and volume of 16 or 17 AHA

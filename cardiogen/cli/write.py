@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -60,12 +59,6 @@ def write_one(
     rate = options.heart_rate
     measured = sequence.with_(cycle_s=None if rate is None else 60.0 / rate)
     measures, frames = measure_sequence(measured)
-    if sequence.es == sequence.ed:
-        # End systole alone: the frame says nothing of end diastole.
-        measures = {k: v if "ESV" in k else math.nan for k, v in measures.items()}
-        frames["ED/ES"] = "ES"
-    # Next to what was measured, so that the mark goes wherever the numbers go.
-    measures["extrapolated"] = frames["extrapolated"] = int(bool(parameters["extrapolated"]))
     for name, values in (extra_frames or {}).items():
         frames[name] = list(values)
     write_heart(
@@ -79,6 +72,7 @@ def write_one(
             "versions": versions(),
             **parameters,
         },
+        extrapolated=bool(parameters["extrapolated"]),
         space=options.space,
         formats=options.formats,
         label_map=options.label_map,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cardiogen.base import CardiogenError, Exit, Note, progress
 from cardiogen.data.anatomy_hints import anatomy_faults
-from cardiogen.data.cohort import require_same_grid
+from cardiogen.data.cohort import only_end_systole, require_same_grid
 from cardiogen.data.labels import Structure
 from cardiogen.data.nifti import Image, read_image, read_labels
 from cardiogen.data.scan import scan_cohort
@@ -217,7 +217,8 @@ def _frame_faults(subject: Subject, labels: dict[Phase, Image]) -> Iterator[Card
     if "all" in labels:
         data, path = labels["all"].frames, subject.labels["all"]
         volumes = np.count_nonzero(data == Structure.LV, axis=(1, 2, 3))
-        guesses = {"ed": int(volumes.argmax())}
+        only_es = only_end_systole(len(data), subject.ed_frame, subject.es_frame)
+        guesses = {} if only_es else {"ed": int(volumes.argmax())}
         if len(data) > 1:
             guesses["es"] = int(
                 np.where(data.any(axis=(1, 2, 3)), volumes, volumes.max()).argmin()

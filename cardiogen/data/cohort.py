@@ -19,7 +19,7 @@ from cardiogen.data.sequence import Orientation, Sequence
 from cardiogen.data.subject import Layout, Phase, Subject
 
 # End systole of a heart whose frame count is not known: 35 % of the cycle.
-_USUAL_ES_PHASE = 0.35
+USUAL_ES_PHASE = 0.35
 
 
 def read_cohort(
@@ -46,9 +46,9 @@ def load_sequence(
 ) -> Sequence:
     """Read the frames of a subject.
 
-    A 4D file gives all frames that carry labels (a 3D one in its place is taken as ED); single
-    files give ED and, if present, ES. What the cohort does not name of end diastole and systole
-    is taken from the LV volume, with a note.
+    A 4D file gives all frames that carry labels (a 3D one in its place is taken as ED, unless only
+    ES is named: then ``ed == es``); single files give ED and, if present, ES. What the cohort does
+    not name of end diastole and systole is taken from the LV volume, with a note.
 
     Args:
         subject: record from :func:`read_cohort`.
@@ -67,6 +67,18 @@ def load_sequence(
 def structure_volume_ml(labels: NDArray[np.uint8], structure: Structure, grid: Grid) -> float:
     """Return voxel count times voxel volume of one frame, mL."""
     return float(np.count_nonzero(labels == structure) * grid.voxel_volume_ml)
+
+
+def only_end_systole(total: int, ed_frame: int | None, es_frame: int | None) -> bool:
+    """Return whether a file of ``total`` frames is known to hold end systole alone."""
+    return total == 1 and ed_frame is None and es_frame == 0
+
+
+def require_frames(path: Path, total: int, *, ed_frame: int | None, es_frame: int | None) -> None:
+    """Refuse frame numbers that a file of ``total`` frames does not have (N37)."""
+    for name, frame in (("ed_frame", ed_frame), ("es_frame", es_frame)):
+        if frame is not None and not 0 <= frame < total:
+            raise _missing_frame(path, f"{name}={frame} of {total} frames", f"0 to {total - 1}")
 
 
 def require_same_grid(one: Image, other: Image, where: str | Path, other_path: str | Path) -> None:
@@ -91,21 +103,22 @@ def _load_4d(subject: Subject, with_images: bool, repair_shear: bool) -> Sequenc
                          repair_shear=repair_shear)  # fmt: skip
     total = len(labels.frames)
     notes = labels.notes
-    for name, frame in (("ed_frame", subject.ed_frame), ("es_frame", subject.es_frame)):
-        if frame is not None and not 0 <= frame < total:
-            raise _missing_frame(path, f"{name}={frame} of {total} frames", f"0 to {total - 1}")
+    require_frames(path, total, ed_frame=subject.ed_frame, es_frame=subject.es_frame)
     kept = np.flatnonzero(labels.frames.any(axis=(1, 2, 3)))
     if len(kept) < total:
         text = f"{len(kept)} of {total} frames carry labels; the others are left out"
         notes += (Note("N37", str(path), text),)
     ed, es = _cardinal_frames(subject, labels, kept)
-    if total == 1:
+    phases = ((kept - ed) % total) / total
+    if only_end_systole(total, subject.ed_frame, subject.es_frame):
+        phases, es = np.array([USUAL_ES_PHASE]), ed
+    elif total == 1 and subject.ed_frame is None:
         notes += (Note("N37", str(path), "a single frame, taken as ED"),)
-    elif None in (subject.ed_frame, subject.es_frame):
+    elif total > 1 and None in (subject.ed_frame, subject.es_frame):
         notes += (Note("N37", str(path), f"ED {ed} and ES {es} found from the LV volume"),)
     frame_time = labels.frame_time_s
     return Sequence(
-        phases=((kept - ed) % total) / total,
+        phases=phases,
         ed=int(np.searchsorted(kept, ed)),
         es=None if es is None else int(np.searchsorted(kept, es)),
         grid=labels.grid,
@@ -178,8 +191,8 @@ def _load_phases(subject: Subject, with_images: bool, repair_shear: bool) -> Seq
 
 def _es_phase(subject: Subject) -> tuple[float, tuple[Note, ...]]:
     if subject.es_frame is None or subject.n_frames is None or subject.n_frames < 2:
-        text = f"the time of ES is unknown; taken as {_USUAL_ES_PHASE:.0%} of the cycle"
-        return _USUAL_ES_PHASE, (Note("N37", str(subject.folder), text),)
+        text = f"the time of ES is unknown; taken as {USUAL_ES_PHASE:.0%} of the cycle"
+        return USUAL_ES_PHASE, (Note("N37", str(subject.folder), text),)
     start = subject.ed_frame or 0
     return ((subject.es_frame - start) % subject.n_frames) / subject.n_frames, ()
 

@@ -2,7 +2,8 @@
 
 ``cardiogen``: ``subjects.csv`` (``subject_id``, factors, ``ed_frame`` and ``es_frame`` from 0,
 optional ``n_frames``, ``group``, ``label_map``) and a folder for each subject with a 4D
-``labels.nii.gz`` or ``labels_ED.nii.gz`` and ``labels_ES.nii.gz`` (``images...`` alike).
+``labels.nii.gz`` or ``labels_ED.nii.gz`` and ``labels_ES.nii.gz`` (``images...`` alike); what the
+table leaves open is taken from a ``parameters.json`` of ours in the subject's folder.
 ``acdc``: the challenge's own, ``Info.cfg`` and ``patientXXX_frameYY(_gt).nii.gz``, from 1.
 ``acdc_dev25``: ``patientXXX_ED(_gt).nii.gz`` and ``subjects.csv``, frames from 1.
 ``ukbb``: what ukbb_cardiac writes, ``seg_sa_ED.nii.gz`` or a 4D ``seg_sa.nii.gz``.

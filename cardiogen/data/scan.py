@@ -15,6 +15,7 @@ from cardiogen.data.factor_table import (
     row_faults,
 )
 from cardiogen.data.factors import Factors, factor_faults, parse_number
+from cardiogen.data.heart_facts import read_heart_facts
 from cardiogen.data.labels import label_map as known_map
 from cardiogen.data.layouts import (
     RULES,
@@ -138,6 +139,8 @@ def _add_subject(
             scan.faults.append(error)
         scan.faults += factor_faults(facts, where=where)
     try:
+        if scan.layout == "cardiogen":
+            facts = read_heart_facts(place).cells | {k: cell for k, cell in cells.items() if cell}
         codes = _codes(label_map or facts.get("label_map") or rules.label_map, where)
     except CardiogenError as error:
         scan.faults.append(error)

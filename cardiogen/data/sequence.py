@@ -25,7 +25,8 @@ class Sequence:
     Attributes:
         phases: fraction of the cardiac cycle of every frame, ``(T,)`` in [0, 1), ED = 0.
         ed: index of the end-diastolic frame.
-        es: index of the end-systolic frame, or None if unknown.
+        es: index of the end-systolic frame, or None if unknown; equal to ``ed`` if the only frame
+            there is shows end systole.
         grid: lattice of ``labels`` and ``images``; None if there are only meshes.
         labels: structures ``(T, D, H, W)`` uint8, or None.
         images: intensities ``(T, D, H, W)`` float32, or None.

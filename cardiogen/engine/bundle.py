@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cardiogen.base import CardiogenError, atomic_folder, read_bounded
-from cardiogen.engine.strict_json import parse_json, read_small
+from cardiogen.base.strict_json import parse_json, read_small
 
 SCHEMA_VERSION = 1
 _WEIGHTS, _DESCRIPTION, _CARD = "model.safetensors", "model.json", "card.md"
@@ -126,11 +126,11 @@ def read_bundle(path: str | Path) -> Bundle:
     weights_file, description_file, card_file = (
         _inside(path, name) for name in (_WEIGHTS, _DESCRIPTION, _CARD)
     )
-    text = read_small(description_file)
-    description = _describe(parse_json(text, description_file), description_file)
+    text = read_small(description_file, code="M07")
+    description = _describe(parse_json(text, description_file, code="M07"), description_file)
     own = description.description_sha256
     _check_hash(text.replace(own.encode("utf-8"), _BLANK_SHA256.encode()), own, description_file)
-    _check_hash(read_small(card_file), description.card_sha256, card_file)
+    _check_hash(read_small(card_file, code="M07"), description.card_sha256, card_file)
     weights = read_bounded(weights_file, limit=_MAX_WEIGHTS, family="M")
     _check_hash(weights, description.weights_sha256, weights_file)
     return Bundle(path, description, _tensors(weights, description, weights_file))
@@ -205,7 +205,7 @@ def _tensors(weights: bytes, description: Description, where: Path) -> dict[str,
     # The reference parser lets a duplicate key win silently; ours does not.
     header_size = int.from_bytes(weights[:8], "little")
     if 8 + header_size <= len(weights):
-        parse_json(weights[8 : 8 + header_size], where)
+        parse_json(weights[8 : 8 + header_size], where, code="M07")
     try:
         tensors = load(weights)
     except (SafetensorError, KeyError) as error:  # KeyError: a dtype that numpy lacks

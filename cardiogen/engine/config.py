@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cardiogen.base import CardiogenError
-from cardiogen.engine.strict_json import read_small
+from cardiogen.base.strict_json import read_small
 
 # tomllib takes time quadratic in the parts of a dotted key.
 _MAX_DOTS = 100
@@ -42,7 +42,7 @@ def load_config(kind: type[Config], path: str | Path) -> Config:
     """
     path = Path(path)
     try:
-        content = _parse_toml(read_small(path))
+        content = _parse_toml(read_small(path, code="M07"))
     except (ValueError, RecursionError) as error:
         # ValueError stands for TOMLDecodeError, UnicodeDecodeError and endless integers.
         raise CardiogenError(

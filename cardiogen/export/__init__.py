@@ -11,6 +11,7 @@ from cardiogen.export.heart import (
     write_heart,
 )
 from cardiogen.export.label_names import code_names, write_label_names
+from cardiogen.export.marks import Marks
 from cardiogen.export.picture import heart_figure, write_preview
 from cardiogen.export.render import Camera, heart_camera, rasterize, render_heart
 from cardiogen.export.sheet import write_contact_sheet
@@ -32,6 +33,7 @@ __all__ = [
     "Camera",
     "Format",
     "HeartAxes",
+    "Marks",
     "Plane",
     "Space",
     "axes_from_labels",

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cardiogen.base import atomic_write
 from cardiogen.data.mesh import Surface, Topology
+from cardiogen.export.marks import Marks
 from cardiogen.export.palette import EPI_ROSE, LV_RED, RV_BLUE, linear
 from cardiogen.export.space import Space, check_space, to_space
 from cardiogen.export.surface import compact, vertex_normals
@@ -80,7 +81,7 @@ def write_glb(
     phases: ArrayLike,
     cycle_s: float = 1.0,
     space: Space = "ras",
-    synthetic: bool,
+    marks: Marks,
     extras: Mapping[str, str | float | int] | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -93,7 +94,7 @@ def write_glb(
         phases: fraction of the cycle of every frame ``(T,)``, increasing, within one cycle.
         cycle_s: duration of one beat, seconds.
         space: space of the buffers; the heart looks the same in viewers either way.
-        synthetic: whether the heart is generated.
+        marks: origin of the heart, for ``asset.extras``.
         extras: further facts for ``asset.extras``.
         overwrite: whether an existing file may be replaced.
 
@@ -116,7 +117,7 @@ def write_glb(
         raise ValueError(f"topology must have one of {', '.join(s.name for s in SURFACE_LOOKS)}")
     facts = {
         "space": f"buffers in {check_space(space).upper()} mm, root node to Y-up meters",
-        "synthetic": synthetic,
+        **marks.flags,
         "cycle_s": cycle_s,
         "first_phase": float(phases[0]),
         **(extras or {}),

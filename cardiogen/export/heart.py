@@ -18,6 +18,7 @@ from cardiogen.export.captions import describe_factors, describe_measures
 from cardiogen.export.frames import frame_time_s, frame_times, key_frames
 from cardiogen.export.glb import write_glb
 from cardiogen.export.label_names import code_names, write_label_names
+from cardiogen.export.marks import Marks
 from cardiogen.export.readme import readme_text
 from cardiogen.export.space import Space, check_space
 from cardiogen.export.stl import write_stl_surfaces
@@ -52,6 +53,7 @@ def write_heart(
     frames: Mapping[str, ArrayLike],
     parameters: Mapping[str, object],
     synthetic: bool = True,
+    extrapolated: bool = False,
     space: Space = "ras",
     formats: Iterable[Format] = FORMATS,
     label_map: str = "ukbb",
@@ -68,6 +70,7 @@ def write_heart(
         frames: columns ``(T,)`` per frame; ``LV (mL)`` and ``RV (mL)`` are drawn as curves.
         parameters: whatever made this heart, for ``parameters.json``.
         synthetic: whether the heart is generated; every file says so.
+        extrapolated: whether its factors lie outside the training data; every file says so too.
         space: space of the mesh files; NIfTI is RAS by definition.
         formats: which kinds of file to write; parameters.json and README.txt come always.
         label_map: codes of ``labels.nii.gz``.
@@ -87,28 +90,26 @@ def write_heart(
     unknown = set(formats) - set(FORMATS)
     if unknown:
         raise ValueError(f"formats must be among {FORMATS}, got {sorted(unknown)}")
-    written = []
+    marks, written = Marks(synthetic=synthetic, extrapolated=extrapolated), []
     if "nifti" in formats and sequence.labels is not None:
-        written += _write_labels(folder, sequence, label_map, synthetic, overwrite)
+        written += _write_labels(folder, sequence, label_map, marks, overwrite)
     if sequence.vertices is not None:
         written += _write_meshes(
-            folder, sequence, formats, space, synthetic, point_data or {}, overwrite
+            folder, sequence, formats, space, marks, point_data or {}, overwrite
         )
     if "csv" in formats:
-        row = subject_row(sequence.subject_id, sequence.factors, measures, synthetic=synthetic)
+        row = subject_row(sequence.subject_id, sequence.factors, measures, marks=marks)
         written.append(write_measures(folder / "measures.csv", [row], overwrite=overwrite))
         written.append(write_frames(
-            folder / "frames.csv", sequence.subject_id, frames, synthetic=synthetic,
+            folder / "frames.csv", sequence.subject_id, frames, marks=marks,
             overwrite=overwrite,
         ))  # fmt: skip
     if "png" in formats:
         written.append(
-            _write_picture(
-                folder, sequence, measures, frames, reference_bands, synthetic, overwrite
-            )
+            _write_picture(folder, sequence, measures, frames, reference_bands, marks, overwrite)
         )
     facts = {
-        "synthetic": synthetic,
+        **marks.flags,
         "subject_id": sequence.subject_id,
         "mesh_space": space,
         "label_map": {"name": label_map, "codes": code_names(label_map)},
@@ -119,18 +120,18 @@ def write_heart(
     }
     path = folder / "parameters.json"
     write_json(path, facts | dict(parameters), overwrite=overwrite)
-    return [*written, path, _write_readme(folder, written, label_map, space, synthetic, overwrite)]
+    return [*written, path, _write_readme(folder, written, label_map, space, marks, overwrite)]
 
 
 def _write_labels(
-    folder: Path, sequence: Sequence, label_map: str, synthetic: bool, overwrite: bool
+    folder: Path, sequence: Sequence, label_map: str, marks: Marks, overwrite: bool
 ) -> list[Path]:
     from cardiogen.data.nifti_write import write_image
 
     path = folder / "labels.nii.gz"
     codes = encode_labels(sequence.labels, label_map)
     names = " ".join(f"{code}={name}" for code, name in code_names(label_map).items() if code)
-    origin = "synthetic" if synthetic else "labels"
+    origin = " ".join(marks.words) or "labels"
     write_image(
         path,
         codes if len(codes) > 1 else codes[0],
@@ -147,7 +148,7 @@ def _write_meshes(
     sequence: Sequence,
     formats: tuple[Format, ...],
     space: Space,
-    synthetic: bool,
+    marks: Marks,
     point_data: Mapping[str, ArrayLike],
     overwrite: bool,
 ) -> list[Path]:
@@ -155,19 +156,19 @@ def _write_meshes(
     if "vtp" in formats:
         written += write_mesh_series(
             folder, vertices, topology, times=frame_times(sequence), ed=sequence.ed,
-            point_data=point_data, space=space, synthetic=synthetic, overwrite=overwrite,
+            point_data=point_data, space=space, marks=marks, overwrite=overwrite,
         )  # fmt: skip
     if "stl" in formats:
         for name, frame in key_frames(sequence).items():
             written += write_stl_surfaces(
                 folder, vertices[frame], topology, frame_name=name, space=space,
-                synthetic=synthetic, overwrite=overwrite,
+                marks=marks, overwrite=overwrite,
             )  # fmt: skip
     if "glb" in formats:
         written.append(write_glb(
             folder / "heart.glb", vertices, topology, phases=sequence.phases,
             cycle_s=1.0 if sequence.cycle_s is None else sequence.cycle_s, space=space,
-            synthetic=synthetic, extras={"subject_id": sequence.subject_id}, overwrite=overwrite,
+            marks=marks, extras={"subject_id": sequence.subject_id}, overwrite=overwrite,
         ))  # fmt: skip
     return written
 
@@ -178,7 +179,7 @@ def _write_picture(
     measures: Mapping[str, float],
     frames: Mapping[str, ArrayLike],
     bands: Mapping[str, tuple[float, float]] | None,
-    synthetic: bool,
+    marks: Marks,
     overwrite: bool,
 ) -> Path:
     from cardiogen.export.picture import write_preview
@@ -191,7 +192,7 @@ def _write_picture(
         reference_bands=bands,
         title=describe_factors(sequence.factors) or sequence.subject_id,
         subtitle=describe_measures(measures),
-        synthetic=synthetic,
+        marks=marks,
         overwrite=overwrite,
     )
 
@@ -201,12 +202,12 @@ def _write_readme(
     written: list[Path],
     label_map: str,
     space: Space,
-    synthetic: bool,
+    marks: Marks,
     overwrite: bool,
 ) -> Path:
     path = folder / "README.txt"
     names = [p.relative_to(folder).as_posix() for p in written] + ["parameters.json"]
-    text = readme_text(names, code_names(label_map), label_map, space=space, synthetic=synthetic)
+    text = readme_text(names, code_names(label_map), label_map, space=space, marks=marks)
     with atomic_write(path, overwrite=overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiogen.base import atomic_write
+from cardiogen.export.marks import Marks
 from cardiogen.export.palette import Rgb
 
 if TYPE_CHECKING:
@@ -97,9 +98,9 @@ def put_canvas(figure: Figure, canvas: NDArray[np.uint8]) -> None:
     figure.add_artist(underlay)
 
 
-def save_png(figure: Figure, path: str | Path, *, synthetic: bool, overwrite: bool) -> Path:
+def save_png(figure: Figure, path: str | Path, *, marks: Marks, overwrite: bool) -> Path:
     """Write a figure without date or software version, saying in the file what it shows."""
-    kind = "synthetic heart" if synthetic else "heart"
+    kind = " ".join([*marks.words, "heart"])
     # Strong compression would take longer than drawing the picture.
     options = {"compress_level": 4}
     with atomic_write(path, overwrite=overwrite) as temporary:

@@ -31,6 +31,7 @@ from cardiogen.export.layout import (
     put_canvas,
     save_png,
 )
+from cardiogen.export.marks import Marks
 from cardiogen.export.palette import (
     FAINT,
     INK,
@@ -69,7 +70,7 @@ def write_preview(
     reference_bands: Mapping[str, Range] | None = None,
     title: str = "",
     subtitle: str = "",
-    synthetic: bool,
+    marks: Marks,
     overwrite: bool = False,
 ) -> Path:
     """Write the picture of ``heart_figure`` as PNG, atomically and with the same bytes each time.
@@ -79,9 +80,9 @@ def write_preview(
     """
     figure = heart_figure(
         sequence, volumes_ml=volumes_ml, reference_bands=reference_bands, title=title,
-        subtitle=subtitle, synthetic=synthetic,
+        subtitle=subtitle, marks=marks,
     )  # fmt: skip
-    return save_png(figure, path, synthetic=synthetic, overwrite=overwrite)
+    return save_png(figure, path, marks=marks, overwrite=overwrite)
 
 
 def heart_figure(
@@ -91,7 +92,7 @@ def heart_figure(
     reference_bands: Mapping[str, Range] | None = None,
     title: str = "",
     subtitle: str = "",
-    synthetic: bool,
+    marks: Marks,
 ) -> Figure:
     """Draw a heart: ED in the upper row, ES in the lower (one row if only one is known).
 
@@ -102,7 +103,7 @@ def heart_figure(
             ``"RVEDV (mL)"``, ``"RVESV (mL)"``, any of them.
         title: what to say about the subject, e.g. age and sex.
         subtitle: second line, e.g. volumes and ejection fraction.
-        synthetic: whether to mark the picture as synthetic.
+        marks: origin of the heart, one badge each.
 
     Returns:
         Figure with an Agg canvas.
@@ -129,7 +130,7 @@ def heart_figure(
             _draw_rendering(layout, row, sequence, frame, pose, half_width_mm)
     if layout.curves:
         _draw_curves(layout, sequence, volumes_ml, reference_bands or {}, frames.get("ES"))
-    _draw_heading(layout, title or sequence.subject_id, subtitle, synthetic)
+    _draw_heading(layout, title or sequence.subject_id, subtitle, marks)
     put_canvas(layout.figure, np.rint(np.clip(layout.canvas, 0.0, 1.0) * 255).astype(np.uint8))
     return layout.figure
 
@@ -147,14 +148,15 @@ def _pool_points(sequence: Sequence, frame: int) -> NDArray[np.float64]:
     return sequence.grid.to_world(np.argwhere(sequence.labels[frame] == Structure.LV))
 
 
-def _draw_heading(layout: Layout, title: str, subtitle: str, synthetic: bool) -> None:
+def _draw_heading(layout: Layout, title: str, subtitle: str, marks: Marks) -> None:
     layout.write(LEFT, 16, title, size=16, color=INK, weight="bold", ha="left", va="top")
     layout.write(LEFT, 43, subtitle, size=11, color=FAINT, ha="left", va="top")
-    if synthetic:
-        right = layout.width - RIGHT - 5
-        badge = layout.write(right, 21, "SYNTHETIC", size=9, color=WHITE, weight="bold",
+    right = layout.width - RIGHT - 5
+    for word in marks.words:
+        badge = layout.write(right, 21, word.upper(), size=9, color=WHITE, weight="bold",
                              ha="right", va="top")  # fmt: skip
         badge.set_bbox({"boxstyle": "round,pad=0.45", "facecolor": INK, "edgecolor": "none"})
+        right = badge.get_window_extent().x0 - 20
 
 
 def _draw_slices(

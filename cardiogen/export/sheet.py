@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from cardiogen.data.sequence import Sequence
 from cardiogen.export.axes import HeartAxes, axes_from_labels, axes_from_mesh
 from cardiogen.export.layout import put_canvas, save_png
+from cardiogen.export.marks import Marks
 from cardiogen.export.palette import FAINT, INK
 from cardiogen.export.slices import four_chamber_plane, short_axis_plane, slice_pictures
 
 _DPI, _CELL, _GAP, _CAPTION, _EDGE, _TITLE = 100, 112, 4, 18, 14, 44
+# Room for a heading with all its marks above one or two hearts.
+_LEAST_WIDTH = 520
 
 
 def write_contact_sheet(
@@ -25,7 +28,7 @@ def write_contact_sheet(
     columns: int = 6,
     half_width_mm: float | None = None,
     title: str = "",
-    synthetic: bool,
+    marks: Marks,
     overwrite: bool = False,
 ) -> Path:
     """Write the middle short-axis and the four-chamber slice of every heart at ED, all to scale.
@@ -38,7 +41,7 @@ def write_contact_sheet(
         half_width_mm: half the side of every slice, the same for all hearts; None takes the
             largest heart's.
         title: heading.
-        synthetic: whether the hearts are generated.
+        marks: origin of the hearts; what holds for any of them.
         overwrite: whether an existing file may be replaced.
 
     Raises:
@@ -63,11 +66,11 @@ def write_contact_sheet(
     for caption, (left, top) in zip(captions, places, strict=False):
         x, y = (left + _CELL) / width, 1 - (top + _CELL + _CAPTION / 2) / height
         figure.text(x, y, caption, fontsize=8, color=FAINT, ha="center", va="center")
-    heading = " · ".join(part for part in (title, "synthetic" if synthetic else "") if part)
+    heading = " · ".join(part for part in (title, *marks.words) if part)
     figure.text(_EDGE / width, 1 - _TITLE / 2 / height, heading, fontsize=13, color=INK,
                 weight="bold", va="center")  # fmt: skip
     put_canvas(figure, canvas)
-    return save_png(figure, path, synthetic=synthetic, overwrite=overwrite)
+    return save_png(figure, path, marks=marks, overwrite=overwrite)
 
 
 def _places(count: int, columns: int, captions: bool) -> tuple[list[tuple[int, int]], int, int]:
@@ -78,7 +81,8 @@ def _places(count: int, columns: int, captions: bool) -> tuple[list[tuple[int, i
         (_EDGE + (k % columns) * step_x, _TITLE + (k // columns) * step_y) for k in range(count)
     ]
     rows = -(-count // columns)
-    return places, 2 * _EDGE + columns * step_x - 3 * _GAP, _TITLE + rows * step_y + _EDGE
+    width = max(2 * _EDGE + columns * step_x - 3 * _GAP, _LEAST_WIDTH)
+    return places, width, _TITLE + rows * step_y + _EDGE
 
 
 def _thumbnail(heart: Sequence, pose: HeartAxes, half_width_mm: float) -> NDArray[np.uint8]:

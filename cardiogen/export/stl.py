@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cardiogen.base import atomic_write
 from cardiogen.data.mesh import Surface, Topology
+from cardiogen.export.marks import Marks
 from cardiogen.export.space import Space, space_tag, to_space
 
 STL_NAMES = {Surface.LV_ENDO: "LV", Surface.RV_ENDO: "RV", Surface.EPI: "EPI"}
@@ -27,7 +28,7 @@ def write_stl(
     *,
     name: str,
     space: Space = "ras",
-    synthetic: bool,
+    marks: Marks,
     overwrite: bool = False,
 ) -> Path:
     """Write one surface; ``vertices`` ``(V, 3)`` world RAS mm, ``faces`` ``(F, 3)`` outward.
@@ -36,7 +37,7 @@ def write_stl(
         CardiogenError: O01 if the file exists.
         ValueError: if ``name`` does not fit the header.
     """
-    title = f"cardiogen {name} {space_tag(space)} mm{' synthetic' if synthetic else ''}"
+    title = " ".join(["cardiogen", name, space_tag(space), "mm", *marks.words])
     if len(title.encode()) > 80:
         raise ValueError(f"name must fit an 80-byte header, got {name!r}")
     corners = to_space(vertices, space)[faces]
@@ -59,7 +60,7 @@ def write_stl_surfaces(
     *,
     frame_name: str,
     space: Space = "ras",
-    synthetic: bool,
+    marks: Marks,
     overwrite: bool = False,
 ) -> list[Path]:
     """Write ``LV_<frame_name>.stl``, ``RV_...`` and ``EPI_...`` of one frame ``(V, 3)``.
@@ -72,6 +73,6 @@ def write_stl_surfaces(
             name = f"{short}_{frame_name}"
             paths.append(write_stl(
                 Path(folder) / f"{name}.stl", vertices, topology.surfaces[surface], name=name,
-                space=space, synthetic=synthetic, overwrite=overwrite,
+                space=space, marks=marks, overwrite=overwrite,
             ))  # fmt: skip
     return paths

@@ -1,4 +1,4 @@
-"""Measures as CSV: one row per subject, one row per frame, every row marked synthetic or not."""
+"""Measures as CSV: one row per subject, one row per frame, every row marked with its origin."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from cardiogen.data.factors import FACTORS, Factors
 from cardiogen.data.tables import write_table
+from cardiogen.export.marks import Marks
 
 Cell = str | float | int | None
 
@@ -22,10 +23,10 @@ def subject_row(
     factors: Factors | None,
     measures: Mapping[str, float],
     *,
-    synthetic: bool,
+    marks: Marks,
 ) -> dict[str, Cell]:
     """Return one row of ``measures.csv``: id, origin, known factors, then the measures."""
-    row: dict[str, Cell] = {"subject_id": subject_id, "synthetic": int(synthetic)}
+    row: dict[str, Cell] = {"subject_id": subject_id} | marks.cells
     for name, info in FACTORS.items():
         row[info.column] = None if factors is None else getattr(factors, name)
     return row | dict(measures)
@@ -57,7 +58,7 @@ def write_frames(
     subject_id: str,
     columns: Mapping[str, ArrayLike],
     *,
-    synthetic: bool,
+    marks: Marks,
     overwrite: bool = False,
 ) -> Path:
     """Write one row per frame.
@@ -66,7 +67,7 @@ def write_frames(
         path: file to write, atomically.
         subject_id: neutral name, repeated in every row so that tables can be joined.
         columns: arrays ``(T,)`` by column name; a data frame serves as well.
-        synthetic: whether the heart is generated.
+        marks: origin of the heart, repeated in every row too.
         overwrite: whether an existing file may be replaced.
 
     Raises:
@@ -78,10 +79,10 @@ def write_frames(
     if len(set(lengths.values())) > 1:
         raise ValueError(f"columns must have one length, got {lengths}")
     rows = (
-        [subject_id, int(synthetic), *map(_rounded, cells)]
+        [subject_id, *marks.cells.values(), *map(_rounded, cells)]
         for cells in zip(*table.values(), strict=True)
     )
-    write_table(path, ["subject_id", "synthetic", *table], rows, overwrite=overwrite)
+    write_table(path, ["subject_id", *marks.cells, *table], rows, overwrite=overwrite)
     return Path(path)
 
 

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cardiogen.base import atomic_write
 from cardiogen.data.mesh import Topology
+from cardiogen.export.marks import Marks
 from cardiogen.export.space import Space, check_space, to_space
 
 _VTK_TYPES = {
@@ -135,7 +136,7 @@ def write_vtp(
     cell_data: Mapping[str, ArrayLike] | None = None,
     fields: Mapping[str, FieldValue] | None = None,
     space: Space = "ras",
-    synthetic: bool,
+    marks: Marks,
     overwrite: bool = False,
 ) -> Path:
     """Write one triangle mesh.
@@ -148,7 +149,7 @@ def write_vtp(
         cell_data: arrays of F rows by name.
         fields: what else to say about the mesh, by name.
         space: space of the written points.
-        synthetic: whether the heart is generated; the field ``synthetic`` (1 or 0) keeps it.
+        marks: origin of the heart; the fields ``synthetic`` and ``extrapolated`` (1 or 0) keep it.
         overwrite: whether an existing file may be replaced.
 
     Raises:
@@ -159,7 +160,7 @@ def write_vtp(
         encode_faces(faces),
         point_data=[encode_array(name, values) for name, values in (point_data or {}).items()],
         cell_data=[encode_array(name, values) for name, values in (cell_data or {}).items()],
-        fields=_origin_fields(space, synthetic) | dict(fields or {}),
+        fields=_origin_fields(space, marks) | dict(fields or {}),
     )
     return _write_bytes(Path(path), content, overwrite)
 
@@ -173,7 +174,7 @@ def write_mesh_series(
     ed: int = 0,
     point_data: Mapping[str, ArrayLike] | None = None,
     space: Space = "ras",
-    synthetic: bool,
+    marks: Marks,
     overwrite: bool = False,
 ) -> list[Path]:
     """Write ``mesh/frame_000.vtp`` ... and ``heart.pvd``, which plays them in ParaView.
@@ -189,7 +190,7 @@ def write_mesh_series(
         ed: frame from which displacements are measured.
         point_data: further arrays ``(T, V)`` or ``(T, V, K)`` by name, e.g. wall thickness in mm.
         space: space of the written points.
-        synthetic: whether the heart is generated.
+        marks: origin of the heart.
         overwrite: whether existing files may be replaced.
 
     Returns:
@@ -206,7 +207,7 @@ def write_mesh_series(
         encode_array("region", topology.region),
     ]
     parts = [encode_array("part", topology.face_part)]
-    fields = _origin_fields(space, synthetic) | {
+    fields = _origin_fields(space, marks) | {
         "region_names": topology.region_names,
         "part_names": tuple(topology.parts),
     }
@@ -222,18 +223,20 @@ def write_mesh_series(
         )  # fmt: skip
         written.append(_write_bytes(folder / "mesh" / f"frame_{t:03d}.vtp", content, overwrite))
     names = [path.relative_to(folder).as_posix() for path in written]
-    return [*written, _write_pvd(folder / "heart.pvd", names, times, overwrite)]
+    return [*written, _write_pvd(folder / "heart.pvd", names, times, marks, overwrite)]
 
 
-def _origin_fields(space: Space, synthetic: bool) -> dict[str, FieldValue]:
-    return {"SPACE": check_space(space).upper(), "unit": "mm", "synthetic": int(synthetic)}
+def _origin_fields(space: Space, marks: Marks) -> dict[str, FieldValue]:
+    return {"SPACE": check_space(space).upper(), "unit": "mm"} | marks.cells
 
 
 def _write_pvd(
-    path: Path, names: Sequence[str], times: NDArray[np.float64], overwrite: bool
+    path: Path, names: Sequence[str], times: NDArray[np.float64], marks: Marks, overwrite: bool
 ) -> Path:
     lines = [
         '<?xml version="1.0"?>',
+        # The format has no place for facts of its own.
+        f"<!-- {' '.join(['cardiogen', *marks.words])} -->",
         '<VTKFile type="Collection" version="0.1" byte_order="LittleEndian">',
         "<Collection>",
         *(f'<DataSet timestep="{float(time)!r}" group="" part="0" file={quoteattr(name)}/>'

@@ -10,6 +10,7 @@ import numpy as np
 
 from cardiogen.base import CardiogenError, Note, progress
 from cardiogen.data.factors import Factors
+from cardiogen.data.heart_facts import facts_beside
 from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Orientation, Sequence
 from cardiogen.measure.mesh_file import MESH_SUFFIXES, closed_volume
@@ -60,6 +61,7 @@ def measure_path(
 
     - a 4D NIfTI label map: ED and ES are its frames of most and least LV volume;
     - a 3D one: ES if its name has the word ``ES``, else ED; what needs the other frame is NaN;
+    - ``labels.nii.gz`` beside a ``parameters.json`` of ours: as that says;
     - a binary ``.stl`` or ``.ply`` file: the volume inside its closed surface;
     - a subject's folder or a cohort in one of the known layouts;
     - any other folder: its NIfTI files, one subject each.
@@ -68,7 +70,8 @@ def measure_path(
 
     Args:
         path: file or folder.
-        label_map: map of file codes; needed where the layout does not say it.
+        label_map: map of file codes; needed where neither the layout nor ``parameters.json`` says
+            it.
         layout: layout of a folder; found if None.
         segments: also measure 16 or 17 AHA segments at ED.
         orientation: overrides what is known of the header's orientation, for the AHA segments.
@@ -92,12 +95,8 @@ def measure_path(
     subjects = _subjects(path, layout, label_map, failures)
     for subject in progress(subjects, "measuring") if path.is_dir() else subjects:
         try:
-            sequence, only_es = _load(subject, label_map, prefer)
+            sequence = _load(subject, label_map, prefer)
             row, table = measure_sequence(sequence)
-            if only_es:
-                row = {name: row[name.replace("ES", "ED")] if "ESV" in name else np.nan
-                       for name in row}  # fmt: skip
-                table["ED/ES"] = "ES"
             scores = z_score_row(row, sequence.factors) if z_scores else {}
             if segments is not None:
                 region = _segments(sequence, segments, orientation)
@@ -156,20 +155,20 @@ def _subjects(
     return list(scan.subjects)
 
 
-def _load(
-    subject: Subject | Path, label_map: str | None, prefer: Prefer | None
-) -> tuple[Sequence, bool]:
-    """A subject's sequence, and whether its only frame is ES."""
+def _load(subject: Subject | Path, label_map: str | None, prefer: Prefer | None) -> Sequence:
     from cardiogen.data.cohort import load_sequence
 
     if not isinstance(subject, Path):
-        return load_sequence(subject), False
+        return load_sequence(subject)
     return _load_file(subject, label_map, prefer)
 
 
-def _load_file(path: Path, label_map: str | None, prefer: Prefer | None) -> tuple[Sequence, bool]:
+def _load_file(path: Path, label_map: str | None, prefer: Prefer | None) -> Sequence:
+    from cardiogen.data.cohort import USUAL_ES_PHASE, only_end_systole, require_frames
     from cardiogen.data.nifti import read_labels
 
+    facts = facts_beside(path)
+    label_map = label_map or facts.label_map
     if label_map is None:
         raise CardiogenError(
             "U11", "--label-map", found="none", expected="the map that the codes of a file follow",
@@ -179,13 +178,19 @@ def _load_file(path: Path, label_map: str | None, prefer: Prefer | None) -> tupl
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
     notes = image.notes
     volumes = (image.frames == Structure.LV).sum(axis=(1, 2, 3))
-    total, ed = len(volumes), int(np.argmax(volumes))
-    only_es = total == 1 and "ES" in stem.replace("-", "_").split("_")
-    if total == 1 and not only_es:
+    total = len(volumes)
+    require_frames(path, total, ed_frame=facts.ed_frame, es_frame=facts.es_frame)
+    ed = int(np.argmax(volumes)) if facts.ed_frame is None else facts.ed_frame
+    phases, es = ((np.arange(total) - ed) % total) / total, facts.es_frame
+    named_es = total == 1 and "ES" in stem.replace("-", "_").split("_")
+    if named_es or only_end_systole(total, facts.ed_frame, facts.es_frame):
+        phases, es = np.array([USUAL_ES_PHASE]), ed
+    elif total == 1 and facts.ed_frame is None:
         notes += (Note("N37", str(path), "a single frame, taken as ED"),)
-    sequence = Sequence(
-        phases=((np.arange(total) - ed) % total) / total,
+    return Sequence(
+        phases=phases,
         ed=ed,
+        es=es,
         grid=image.grid,
         labels=image.frames,
         cycle_s=None if image.frame_time_s is None else image.frame_time_s * total,
@@ -193,12 +198,16 @@ def _load_file(path: Path, label_map: str | None, prefer: Prefer | None) -> tupl
         orientation=image.orientation,
         notes=notes,
     )
-    return sequence, only_es
 
 
 def _segments(
     sequence: Sequence, segments: Literal[16, 17], orientation: Orientation | None
 ) -> pd.DataFrame:
+    if sequence.es == sequence.ed:
+        raise CardiogenError(
+            "N37", "labels", found="end systole alone", expected="a frame of end diastole",
+            remedy="measuring without --segments",
+        )  # fmt: skip
     return segment_table(
         sequence.labels[sequence.ed],
         sequence.grid,

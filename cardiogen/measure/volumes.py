@@ -175,7 +175,8 @@ def measure_sequence(
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Return the phenotypes of a subject and the volumes of its frames.
 
-    ED is the sequence's; ES too, or the frame of least LV volume if the sequence names none.
+    ED is the sequence's; ES too, or the frame of least LV volume if the sequence names none. Where
+    one frame serves as both, it is ES alone: what needs ED is NaN.
 
     Args:
         sequence: a heart with labels, meshes or both.
@@ -195,9 +196,9 @@ def measure_sequence(
     if es is None:
         es = end_systole(volumes[Structure.LV], ed=sequence.ed)
     names = np.full(len(sequence), "", dtype=object)
+    names[sequence.ed] = "ED"
     if es is not None:
         names[es] = "ES"
-    names[sequence.ed] = "ED"
     frames = pd.DataFrame(
         {"frame": np.arange(len(sequence)), "phase": sequence.phases, "ED/ES": names}
     )
@@ -208,4 +209,6 @@ def measure_sequence(
         for structure, value in sequence_volumes(sequence, source=other).items():
             frames[f"{structure.name} {other} (mL)"] = value
     row = phenotypes(volumes, ed=sequence.ed, es=es, cycle_s=sequence.cycle_s)
+    if es == sequence.ed:
+        row = {name: value if "ESV" in name else np.nan for name, value in row.items()}
     return row, frames

@@ -3,7 +3,9 @@
 A point keeps its lattice row and column and its relative place between the surfaces of its ray:
 blood scales with the cavity, the wall keeps the area fraction (D^2 - e^2) / (p^2 - e^2) as an
 incompressible cylinder would, the right cavity keeps the linear fraction. Mesh vertices therefore
-move exactly as the meshes do. Outside the heart the motion fades to nothing within some 50 mm.
+move exactly as the meshes do, but for those of the right base: it is no lattice surface, and what
+lies over it (atrium, outflow tract) is not modeled. Outside the heart the motion fades to nothing
+within some 50 mm.
 """
 
 from __future__ import annotations

@@ -16,6 +16,9 @@ from cardiogen.population.template import LID_LAYERS, RV_ROWS, SEPTAL
 Array = NDArray[np.float64]
 
 _DEEPEST = 0.5  # share of the rows of the right ventricle that the base may sink through
+# Width over which the base changes from bulging to sinking: a sharp change would be a jump of its
+# velocity in the middle of systole.
+_BLEND_MM = 3.0
 
 
 def base_heights(dome: Array) -> Array:
@@ -33,7 +36,8 @@ def base_heights(dome: Array) -> Array:
     across = np.linspace(-1, 1, SEPTAL + 1)[1:-1]
     depth = np.linspace(0, 1, LID_LAYERS + 1)[1:-1, None]
     bump = (4 * depth * (1 - depth)) ** 0.7 * (1 - across**2) ** 0.7
-    return height * np.exp(np.sign(height) * anterior * across) * bump
+    side = height / np.hypot(height, _BLEND_MM)  # 1 over the plane, -1 below it
+    return height * np.exp(side * anterior * across) * bump
 
 
 def base_points(surfaces: dict[str, Array], heights: Array) -> Array:
@@ -46,7 +50,8 @@ def base_points(surfaces: dict[str, Array], heights: Array) -> Array:
     focal = surfaces["focal"][:, None, None]
     mu = surfaces["mu"][:, : RV_ROWS + 1]
     row_mm = surfaces["focal"] * (mu[:, 0] - mu[:, -1]) / RV_ROWS
-    sunk = np.maximum(-heights, 0.0) / row_mm[:, None, None]
+    raised = (heights + np.hypot(heights, _BLEND_MM)) / 2
+    sunk = (raised - heights) / row_mm[:, None, None]
     # Towards its deepest level the base saturates smoothly instead of stopping.
     limit = _DEEPEST * RV_ROWS
     row = limit * np.tanh(sunk / limit)
@@ -57,7 +62,7 @@ def base_points(surfaces: dict[str, Array], heights: Array) -> Array:
     level = _at_row(np.broadcast_to(mu[..., None], surfaces["free"].shape)[:, :, columns], row)
     share = np.linspace(0, 1, LID_LAYERS + 1)[1:-1, None]
     points = ray_points(focal, level, theta, epi + share * (free - epi))
-    points[..., 2] += np.maximum(heights, 0.0)
+    points[..., 2] += raised
     return points
 
 

@@ -49,7 +49,7 @@ def read_accessor(tree, data, index):
 def glb(toy_heart, tmp_path):
     return write_glb(
         tmp_path / "heart.glb", toy_heart.vertices, toy_heart.topology, phases=toy_heart.phases,
-        cycle_s=0.8, synthetic=True, extras={"subject_id": "toy_001"},
+        cycle_s=0.8, marks=SYNTHETIC, extras={"subject_id": "toy_001"},
     )  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def test_every_frame_is_shown_at_its_time(toy_heart, glb, mesh, surface):
 def test_both_spaces_stand_alike_in_meters_y_up(toy_heart, glb, tmp_path):
     lps = write_glb(
         tmp_path / "lps.glb", toy_heart.vertices, toy_heart.topology, phases=toy_heart.phases,
-        space="lps", synthetic=False,
+        space="lps", marks=REAL,
     )  # fmt: skip
     placed = []
     for path in (glb, lps):
@@ -151,7 +151,7 @@ def test_trimesh_loads_closed_meshes_of_the_right_size(glb):
 def test_one_frame_is_a_still_heart(toy_heart, tmp_path):
     path = write_glb(
         tmp_path / "still.glb", toy_heart.vertices[:1], toy_heart.topology, phases=[0.0],
-        synthetic=True,
+        marks=SYNTHETIC,
     )  # fmt: skip
     tree, _ = parse_glb(path)
     assert "animations" not in tree
@@ -161,7 +161,7 @@ def test_one_frame_is_a_still_heart(toy_heart, tmp_path):
 def test_same_heart_gives_same_bytes(toy_heart, glb, tmp_path):
     again = write_glb(
         tmp_path / "again.glb", toy_heart.vertices, toy_heart.topology, phases=toy_heart.phases,
-        cycle_s=0.8, synthetic=True, extras={"subject_id": "toy_001"},
+        cycle_s=0.8, marks=SYNTHETIC, extras={"subject_id": "toy_001"},
     )  # fmt: skip
     assert again.read_bytes() == glb.read_bytes()
 
@@ -174,7 +174,7 @@ def test_a_full_heart_stays_under_three_megabytes(toy_heart, tmp_path):
         region=np.zeros(6900, np.uint8), region_names=(),
     )  # fmt: skip
     path = write_glb(
-        tmp_path / "big.glb", points, topology, phases=np.arange(25) / 25, synthetic=True
+        tmp_path / "big.glb", points, topology, phases=np.arange(25) / 25, marks=SYNTHETIC
     )
     assert path.stat().st_size < 3_000_000
 
@@ -187,12 +187,12 @@ def test_phases_outside_one_cycle_are_refused(toy_heart, tmp_path, phases, messa
     with pytest.raises(ValueError, match=message):
         write_glb(
             tmp_path / "x.glb", toy_heart.vertices, toy_heart.topology, phases=phases,
-            synthetic=True,
+            marks=SYNTHETIC,
         )  # fmt: skip
 
 
 def test_existing_file_is_kept(toy_heart, glb):
     with pytest.raises(CardiogenError, match="CG-O01"):
         write_glb(
-            glb, toy_heart.vertices, toy_heart.topology, phases=toy_heart.phases, synthetic=True
+            glb, toy_heart.vertices, toy_heart.topology, phases=toy_heart.phases, marks=SYNTHETIC
         )

@@ -202,7 +202,7 @@ VOLUMES = {"LV": [45.0, 33, 23, 27, 38], "RV": [34.0, 24, 17, 20, 29]}
 
 
 def test_preview_is_deterministic_marked_and_without_dates(toy_heart, tmp_path):
-    options = {"volumes_ml": VOLUMES, "title": "Woman, 70 years", "synthetic": True}
+    options = {"volumes_ml": VOLUMES, "title": "Woman, 70 years", "marks": SYNTHETIC}
     bands = {"LVEDV (mL)": (30.0, 60.0), "RVESV (mL)": (10.0, 20.0)}
     first = write_preview(tmp_path / "a.png", toy_heart, reference_bands=bands, **options)
     second = write_preview(tmp_path / "b.png", toy_heart, reference_bands=bands, **options)
@@ -212,15 +212,15 @@ def test_preview_is_deterministic_marked_and_without_dates(toy_heart, tmp_path):
     for color in (LV_RED, RV_BLUE, rgb("#f0dcb4"), (1.0, 1.0, 1.0)):
         assert (np.abs(picture - color).max(axis=-1) < 0.02).mean() > 0.005
     with pytest.raises(CardiogenError, match="CG-O01"):
-        write_preview(first, toy_heart, synthetic=True)
+        write_preview(first, toy_heart, marks=SYNTHETIC)
 
 
 def test_synthetic_badge_only_on_synthetic_hearts(toy_heart):
     def words(figure):
         return [text.get_text() for text in figure.texts]
 
-    marked = heart_figure(toy_heart, volumes_ml=VOLUMES, title="T", subtitle="S", synthetic=True)
-    plain = heart_figure(toy_heart, volumes_ml=VOLUMES, synthetic=False)
+    marked = heart_figure(toy_heart, volumes_ml=VOLUMES, title="T", subtitle="S", marks=SYNTHETIC)
+    plain = heart_figure(toy_heart, volumes_ml=VOLUMES, marks=REAL)
     assert {"SYNTHETIC", "T", "S", "ED", "ES", "20 mm"} <= set(words(marked))
     assert "SYNTHETIC" not in words(plain)
     assert "toy_001" in words(plain)
@@ -228,7 +228,7 @@ def test_synthetic_badge_only_on_synthetic_hearts(toy_heart):
 
 def test_preview_shows_what_there_is(toy_heart, tmp_path):
     whole = load_png(write_preview(tmp_path / "w.png", toy_heart, volumes_ml=VOLUMES,
-                                   synthetic=True))[0]  # fmt: skip
+                                   marks=SYNTHETIC))[0]  # fmt: skip
     labels = toy_heart.with_(vertices=None, topology=None)
     meshes = toy_heart.with_(labels=None, grid=None)
     first = toy_heart.with_(
@@ -236,12 +236,12 @@ def test_preview_shows_what_there_is(toy_heart, tmp_path):
         es=None,
     )  # fmt: skip
     for number, part in enumerate((labels, meshes, first)):
-        path = write_preview(tmp_path / f"{number}.png", part, synthetic=True)
+        path = write_preview(tmp_path / f"{number}.png", part, marks=SYNTHETIC)
         picture, _ = load_png(path)
         assert picture.size < whole.size
         assert picture.std() > 0.1
     with pytest.raises(ValueError, match="must have labels or vertices"):
-        heart_figure(labels.with_(labels=None), synthetic=True)
+        heart_figure(labels.with_(labels=None), marks=SYNTHETIC)
 
 
 def test_contact_sheet_has_a_place_for_every_heart(toy_heart, tmp_path):
@@ -251,7 +251,7 @@ def test_contact_sheet_has_a_place_for_every_heart(toy_heart, tmp_path):
         path = write_contact_sheet(
             tmp_path / f"{count}.png", [toy_heart, labels, labels, toy_heart][:count],
             captions=[f"heart {k}" for k in range(count)], columns=3, title="cohort",
-            synthetic=True,
+            marks=SYNTHETIC,
         )  # fmt: skip
         picture, text = load_png(path)
         assert text["Description"] == "synthetic heart"
@@ -260,10 +260,10 @@ def test_contact_sheet_has_a_place_for_every_heart(toy_heart, tmp_path):
     assert sizes[0][0] == sizes[1][0] < sizes[2][0]
     assert sizes[0][1] < sizes[1][1] == sizes[2][1]
     with pytest.raises(ValueError, match="captions must be none or 1"):
-        write_contact_sheet(tmp_path / "x.png", [labels], captions=["a", "b"], synthetic=True)
+        write_contact_sheet(tmp_path / "x.png", [labels], captions=["a", "b"], marks=SYNTHETIC)
     with pytest.raises(ValueError, match="hearts must have labels"):
         write_contact_sheet(
-            tmp_path / "x.png", [toy_heart.with_(labels=None, grid=None)], synthetic=True
+            tmp_path / "x.png", [toy_heart.with_(labels=None, grid=None)], marks=SYNTHETIC
         )
 
 

@@ -13,7 +13,7 @@ from cardiogen.export import write_stl, write_stl_surfaces
 @pytest.fixture
 def written(toy_heart, tmp_path):
     return write_stl_surfaces(
-        tmp_path, toy_heart.vertices[0], toy_heart.topology, frame_name="ED", synthetic=True
+        tmp_path, toy_heart.vertices[0], toy_heart.topology, frame_name="ED", marks=SYNTHETIC
     )
 
 
@@ -55,7 +55,7 @@ def test_trimesh_sees_a_closed_ball_of_the_right_volume(written):
 def test_lps_and_real_hearts_are_marked(toy_heart, tmp_path):
     faces = toy_heart.topology.surfaces[Surface.EPI]
     path = write_stl(tmp_path / "e.stl", toy_heart.vertices[0], faces, name="EPI", space="lps",
-                     synthetic=False)  # fmt: skip
+                     marks=REAL)  # fmt: skip
     header = path.read_bytes()[:80]
     assert b"SPACE=LPS" in header
     assert b"synthetic" not in header
@@ -63,13 +63,13 @@ def test_lps_and_real_hearts_are_marked(toy_heart, tmp_path):
 
 def test_faces_without_area_get_no_nan(tmp_path):
     points, faces = np.zeros((3, 3)), np.array([[0, 1, 2]])
-    path = write_stl(tmp_path / "flat.stl", points, faces, name="flat", synthetic=True)
+    path = write_stl(tmp_path / "flat.stl", points, faces, name="flat", marks=SYNTHETIC)
     assert np.isfinite(np.frombuffer(path.read_bytes()[84:132], dtype="<f4")).all()
 
 
 def test_existing_file_and_long_name_are_refused(toy_heart, written, tmp_path):
     faces = toy_heart.topology.surfaces[Surface.EPI]
     with pytest.raises(CardiogenError, match="CG-O01"):
-        write_stl(written[0], toy_heart.vertices[0], faces, name="LV", synthetic=True)
+        write_stl(written[0], toy_heart.vertices[0], faces, name="LV", marks=SYNTHETIC)
     with pytest.raises(ValueError, match="name must fit an 80-byte header"):
-        write_stl(tmp_path / "n.stl", toy_heart.vertices[0], faces, name="x" * 60, synthetic=True)
+        write_stl(tmp_path / "n.stl", toy_heart.vertices[0], faces, name="x" * 60, marks=SYNTHETIC)

@@ -44,7 +44,7 @@ def parse_vtp(path):
 def series(toy_heart, tmp_path):
     times = toy_heart.phases * 0.8
     return write_mesh_series(
-        tmp_path, toy_heart.vertices, toy_heart.topology, times=times, synthetic=True,
+        tmp_path, toy_heart.vertices, toy_heart.topology, times=times, marks=SYNTHETIC,
         point_data={"wall_thickness_mm": np.linalg.norm(toy_heart.vertices, axis=-1)},
     )  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_pvd_lists_frames_with_their_times(toy_heart, series):
 def test_same_heart_gives_same_bytes(toy_heart, series, tmp_path):
     again = write_mesh_series(
         tmp_path / "again", toy_heart.vertices, toy_heart.topology, times=toy_heart.phases * 0.8,
-        synthetic=True,
+        marks=SYNTHETIC,
         point_data={"wall_thickness_mm": np.linalg.norm(toy_heart.vertices, axis=-1)},
     )  # fmt: skip
     assert [p.read_bytes() for p in again] == [p.read_bytes() for p in series]
@@ -96,9 +96,7 @@ def test_same_heart_gives_same_bytes(toy_heart, series, tmp_path):
 
 def test_lps_negates_x_and_y_and_says_so(toy_heart, tmp_path):
     faces = toy_heart.topology.all_faces
-    path = write_vtp(
-        tmp_path / "m.vtp", toy_heart.vertices[0], faces, space="lps", synthetic=False
-    )
+    path = write_vtp(tmp_path / "m.vtp", toy_heart.vertices[0], faces, space="lps", marks=REAL)
     _, arrays, fields = parse_vtp(path)
     expected = toy_heart.vertices[0] * [-1, -1, 1]
     np.testing.assert_allclose(arrays["Points"], expected, rtol=0, atol=1e-5)
@@ -129,14 +127,18 @@ def test_vtk_reads_what_was_written(toy_heart, series):
 def test_existing_files_are_kept(toy_heart, series):
     before = series[0].read_bytes()
     with pytest.raises(CardiogenError, match="CG-O01"):
-        write_vtp(series[0], toy_heart.vertices[1], toy_heart.topology.all_faces, synthetic=True)
+        write_vtp(series[0], toy_heart.vertices[1], toy_heart.topology.all_faces, marks=SYNTHETIC)
     assert series[0].read_bytes() == before
 
 
 def test_times_must_increase(toy_heart, tmp_path):
     with pytest.raises(ValueError, match="times must be 5 increasing numbers"):
         write_mesh_series(
-            tmp_path, toy_heart.vertices, toy_heart.topology, times=[0, 1, 1, 2, 3], synthetic=True
+            tmp_path,
+            toy_heart.vertices,
+            toy_heart.topology,
+            times=[0, 1, 1, 2, 3],
+            marks=SYNTHETIC,
         )
 
 

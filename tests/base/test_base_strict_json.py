@@ -3,14 +3,14 @@
 import pytest
 
 from cardiogen.base import CardiogenError
-from cardiogen.engine.strict_json import MAX_BYTES, parse_json, read_small
+from cardiogen.base.strict_json import MAX_BYTES, parse_json, read_small
 
 
 def test_json_values_round_trip():
     text = '{"a": [1, -2.5e3, true, null], "b": {"c": "caf\\u00e9 \\ud83d\\ude00 {[", "d": ""}}'
-    found = parse_json(text.encode(), "x.json")
+    found = parse_json(text.encode(), "x.json", code="M07")
     assert found == {"a": [1, -2500.0, True, None], "b": {"c": "café 😀 {[", "d": ""}}
-    assert parse_json(b"9007199254740993", "x.json") == 9007199254740993
+    assert parse_json(b"9007199254740993", "x.json", code="M07") == 9007199254740993
 
 
 BAD = {
@@ -42,29 +42,29 @@ BAD = {
 def test_json_refuses(name):
     content, message = BAD[name]
     with pytest.raises(CardiogenError, match=message) as caught:
-        parse_json(content, "model.json")
+        parse_json(content, "model.json", code="M07")
     assert caught.value.code == "M07"
     assert caught.value.exit_code == 4
 
 
 def test_json_depth_counts_no_brackets_in_strings():
     text = b'["' + b"[" * 500 + b'\\"' + b"{" * 500 + b'"]'
-    assert len(parse_json(text, "x")[0]) == 1001
-    assert parse_json(b"[" * 32 + b"]" * 32, "x")
+    assert len(parse_json(text, "x", code="M07")[0]) == 1001
+    assert parse_json(b"[" * 32 + b"]" * 32, "x", code="M07")
 
 
 def test_json_many_keys_take_no_quadratic_time():
     # 60,000 keys: half a minute if every key were compared with every other one.
     text = "{" + ",".join(f'"{i:x}":0' for i in range(60_000)) + "}"
-    assert len(parse_json(text.encode(), "x")) == 60_000
+    assert len(parse_json(text.encode(), "x", code="M07")) == 60_000
 
 
 def test_small_files_are_bounded(tmp_path):
     path = tmp_path / "a.json"
     path.write_bytes(b"{}")
-    assert read_small(path) == b"{}"
+    assert read_small(path, code="M07") == b"{}"
     path.write_bytes(b" " * (MAX_BYTES + 1))
     with pytest.raises(CardiogenError, match=f"CG-M07 .*at most {MAX_BYTES} bytes"):
-        read_small(path)
-    with pytest.raises(CardiogenError, match="CG-M47"):
-        read_small(tmp_path / "none.json")
+        read_small(path, code="M07")
+    with pytest.raises(CardiogenError, match="CG-C47"):
+        read_small(tmp_path / "none.json", code="C36")

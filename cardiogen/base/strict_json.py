@@ -8,45 +8,47 @@ from collections import Counter
 from pathlib import Path
 from typing import NoReturn
 
-from cardiogen.base import CardiogenError, read_bounded
+from cardiogen.base.errors import CardiogenError
+from cardiogen.base.files import read_bounded
 
 MAX_BYTES = 1 << 20
 _MAX_DEPTH = 32
 _MAX_DIGITS = 400
 
 
-def read_small(path: Path) -> bytes:
+def read_small(path: Path, *, code: str) -> bytes:
     """Return the bytes of a JSON or TOML file of at most 1 MiB.
 
     Raises:
-        CardiogenError: M07 above the limit, M47 unreadable.
+        CardiogenError: ``code`` above the limit, 47 of its family if unreadable.
     """
     try:
-        return read_bounded(path, limit=MAX_BYTES, family="M")
+        return read_bounded(path, limit=MAX_BYTES, family=code[0])
     except CardiogenError as error:
         if error.code != "R02":
             raise
         # A description that large is a fault of the file, not a want of memory.
         raise CardiogenError(
-            "M07", path, found=error.found, expected=error.expected,
+            code, path, found=error.found, expected=error.expected,
             remedy="the file as cardiogen wrote it",
         ) from error  # fmt: skip
 
 
-def parse_json(content: bytes, where: str | Path) -> object:
+def parse_json(content: bytes, where: str | Path, *, code: str) -> object:
     """Parse JSON text.
 
     Args:
         content: bytes of the file, UTF-8.
         where: path for messages.
+        code: what the error is called, ``M07`` in models and ``C36`` beside data.
 
     Raises:
-        CardiogenError: M07 for anything that strict JSON does not hold.
+        CardiogenError: ``code`` for anything that strict JSON does not hold.
     """
 
     def refuse(found: str, expected: str) -> NoReturn:
         raise CardiogenError(
-            "M07", where, found=found, expected=expected, remedy="the file as cardiogen wrote it"
+            code, where, found=found, expected=expected, remedy="the file as cardiogen wrote it"
         )
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

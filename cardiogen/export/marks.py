@@ -1,0 +1,33 @@
+"""What every file must say of a heart's origin, so that no file can be taken for what it is not."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """Marks of a heart, or of any heart of a cohort.
+
+    Attributes:
+        synthetic: the heart is generated.
+        extrapolated: its factors lie outside the training data of the model that made it.
+    """
+
+    synthetic: bool
+    extrapolated: bool = False
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Names of the marks that hold, for titles and headers."""
+        return tuple(name for name, holds in self.flags.items() if holds)
+
+    @property
+    def flags(self) -> dict[str, bool]:
+        """Every mark by name, for formats that can say no as well as yes."""
+        return asdict(self)
+
+    @property
+    def cells(self) -> dict[str, int]:
+        """Every mark by name as 1 or 0, for tables and field data."""
+        return {name: int(holds) for name, holds in self.flags.items()}
