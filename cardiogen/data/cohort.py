@@ -19,7 +19,7 @@ from cardiogen.data.sequence import Orientation, Sequence
 from cardiogen.data.subject import Layout, Phase, Subject
 
 # End systole of a heart whose frame count is not known: 35 % of the cycle.
-USUAL_ES_PHASE = 0.35
+_USUAL_ES_PHASE = 0.35
 
 
 def read_cohort(
@@ -74,6 +74,12 @@ def only_end_systole(total: int, ed_frame: int | None, es_frame: int | None) -> 
     return total == 1 and ed_frame is None and es_frame == 0
 
 
+def usual_es_phase(where: str | Path) -> tuple[float, tuple[Note, ...]]:
+    """Return the phase to assume for an end systole of unknown time, and a note that says so."""
+    text = f"the time of ES is unknown; taken as {_USUAL_ES_PHASE:.0%} of the cycle"
+    return _USUAL_ES_PHASE, (Note("N37", str(where), text),)
+
+
 def require_frames(path: Path, total: int, *, ed_frame: int | None, es_frame: int | None) -> None:
     """Refuse frame numbers that a file of ``total`` frames does not have (N37)."""
     for name, frame in (("ed_frame", ed_frame), ("es_frame", es_frame)):
@@ -111,7 +117,8 @@ def _load_4d(subject: Subject, with_images: bool, repair_shear: bool) -> Sequenc
     ed, es = _cardinal_frames(subject, labels, kept)
     phases = ((kept - ed) % total) / total
     if only_end_systole(total, subject.ed_frame, subject.es_frame):
-        phases, es = np.array([USUAL_ES_PHASE]), ed
+        phase, es_notes = usual_es_phase(path)
+        phases, es, notes = np.array([phase]), ed, notes + es_notes
     elif total == 1 and subject.ed_frame is None:
         notes += (Note("N37", str(path), "a single frame, taken as ED"),)
     elif total > 1 and None in (subject.ed_frame, subject.es_frame):
@@ -191,8 +198,7 @@ def _load_phases(subject: Subject, with_images: bool, repair_shear: bool) -> Seq
 
 def _es_phase(subject: Subject) -> tuple[float, tuple[Note, ...]]:
     if subject.es_frame is None or subject.n_frames is None or subject.n_frames < 2:
-        text = f"the time of ES is unknown; taken as {USUAL_ES_PHASE:.0%} of the cycle"
-        return USUAL_ES_PHASE, (Note("N37", str(subject.folder), text),)
+        return usual_es_phase(subject.folder)
     start = subject.ed_frame or 0
     return ((subject.es_frame - start) % subject.n_frames) / subject.n_frames, ()
 

@@ -1,7 +1,7 @@
-"""What ``parameters.json`` says of the label file beside it; ``generate`` and ``complete`` write it.
+"""What the ``parameters.json`` of a generated or completed heart says of its label file.
 
-Only what reading needs is looked at: ``label_map.name`` and ``key_frames``. Other programs use this
-file name too, so a file without these keys says nothing; one that has them must have them right.
+Only what reading needs is looked at: ``label_map.name`` and ``key_frames``. Other programs use
+this file name too, so a file without these keys says nothing; one with them must be right.
 """
 
 from __future__ import annotations

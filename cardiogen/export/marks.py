@@ -1,4 +1,4 @@
-"""What every file must say of a heart's origin, so that no file can be taken for what it is not."""
+"""What every file says of a heart's origin, so that none can be taken for what it is not."""
 
 from __future__ import annotations
 

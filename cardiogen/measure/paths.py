@@ -164,7 +164,7 @@ def _load(subject: Subject | Path, label_map: str | None, prefer: Prefer | None)
 
 
 def _load_file(path: Path, label_map: str | None, prefer: Prefer | None) -> Sequence:
-    from cardiogen.data.cohort import USUAL_ES_PHASE, only_end_systole, require_frames
+    from cardiogen.data.cohort import only_end_systole, require_frames, usual_es_phase
     from cardiogen.data.nifti import read_labels
 
     facts = facts_beside(path)
@@ -184,7 +184,8 @@ def _load_file(path: Path, label_map: str | None, prefer: Prefer | None) -> Sequ
     phases, es = ((np.arange(total) - ed) % total) / total, facts.es_frame
     named_es = total == 1 and "ES" in stem.replace("-", "_").split("_")
     if named_es or only_end_systole(total, facts.ed_frame, facts.es_frame):
-        phases, es = np.array([USUAL_ES_PHASE]), ed
+        phase, es_notes = usual_es_phase(path)
+        phases, es, notes = np.array([phase]), ed, notes + es_notes
     elif total == 1 and facts.ed_frame is None:
         notes += (Note("N37", str(path), "a single frame, taken as ED"),)
     return Sequence(

@@ -89,6 +89,8 @@ def test_signals_leave_no_partial_file(tmp_path, number, status):
         [*PROGRAM, *arguments, "--format", "nifti", "--spacing", "4"], text=True,
         stderr=subprocess.PIPE, start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # Where the tests run in the background, SIGINT is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     while not list(tmp_path.glob(".cg-tmp-*/heart_00001")) and process.poll() is None:
         time.sleep(0.05)

@@ -35,6 +35,15 @@ def dice(a, b):
     return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
 
 
+def test_extrapolation_is_marked_in_samples_too(run, refused, tmp_path, ed_map):
+    flags = ("complete", ed_map, "--label-map", "ukbb", "--age", "17", "--samples", "2", *FEW)
+    refused(*flags, "--out", "x", status=5, code="D01")
+    assert run(*flags, "--out", "x", "--allow-extrapolation").code == 0
+    for name in ("samples.csv", "frames.csv", "measures.csv"):
+        assert {row["extrapolated"] for row in rows_of(tmp_path / "x" / name)} == {"1"}
+    assert "EXTRAPOLATED" in (tmp_path / "x" / "README.txt").read_text()
+
+
 def test_cycle_lies_on_the_grid_of_the_input_and_begins_with_it(run, tmp_path, ed_map, heart):
     ran = run("complete", ed_map, "--label-map", "ukbb", "--age", "70", "--sex", "F", "--samples",
               "4", "--out", "x", *FEW)  # fmt: skip

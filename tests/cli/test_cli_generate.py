@@ -274,8 +274,32 @@ def test_extrapolation_is_marked_where_it_was_allowed(run, tmp_path):
     tables = [tmp_path / p for p in ("one/measures.csv", "one/frames.csv", "two/measures.csv",
                                      "two/subjects.csv")]  # fmt: skip
     assert all(row["extrapolated"] == "1" for path in tables for row in rows_of(path))
+    table = rows_of(tmp_path / "two" / "subjects.csv")
+    assert [(row["n_frames"], row["ed_frame"], row["es_frame"]) for row in table] == [
+        ("1", "0", "")
+    ] * 2
     run("generate", "--out", "inside", "--age", "50", *ED_CSV)
     assert rows_of(tmp_path / "inside" / "measures.csv")[0]["extrapolated"] == "0"
+
+
+def test_every_file_of_an_extrapolated_heart_says_so(run, tmp_path):
+    (tmp_path / "t.csv").write_text("subject_id,age\nyoung,17\nolder,50\n")
+    flags = ["--allow-extrapolation", "--frames", "3", "--spacing", "4", "--out", "x"]
+    assert run("generate", "--cohort", "t.csv", *flags).code == 0
+    sheet = (tmp_path / "x" / "overview.png").read_bytes()
+    assert b"synthetic extrapolated heart" in sheet
+    for name, marked in (("young", True), ("older", False)):
+        folder = tmp_path / "x" / name
+        texts = {p.name: p.read_bytes() for p in folder.rglob("*") if p.suffix != ".gz"
+                 and p.is_file()}  # fmt: skip
+        texts["labels"] = nib.load(folder / "labels.nii.gz").header["descrip"].tobytes()
+        for file in ("labels", "LV_ED.stl", "heart.pvd", "preview.png"):
+            assert (b"extrapolated" in texts[file]) is marked, file
+        assert (b'"extrapolated":true' in texts["heart.glb"]) is marked
+        assert (b'"extrapolated" NumberOfTuples="1" format="ascii">1<' in
+                texts["frame_001.vtp"]) is marked  # fmt: skip
+        assert (b"EXTRAPOLATED" in texts["README.txt"]) is marked
+        assert rows_of(folder / "frames.csv")[0]["extrapolated"] == str(int(marked))
 
 
 def test_hearts_do_not_depend_on_number_workers_or_company(tmp_path, tree):

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import itertools
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -135,6 +136,52 @@ def test_generated_heart_through_every_option(run, tmp_path, heart):
     assert len(shown["frames"]) == 25
     assert len(shown["segments"]) == 16
     assert sum(s["volume (mL)"] for s in shown["segments"]) <= shown["frames"][0]["MYO (mL)"]
+
+
+def test_hearts_of_ours_need_no_label_map(run, refused, tmp_path, heart):
+    whole = run("measure", heart, "--json").json["subjects"]
+    named = run("measure", heart, "--label-map", "ukbb", "--json").json["subjects"]
+    file = run("measure", heart / "labels.nii.gz", "--json").json["subjects"]
+    assert whole == named
+    assert whole[0].pop("subject") == "heart"
+    assert file[0].pop("subject") == "labels"
+    assert whole == file
+    assert run("check", heart).code == 0
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copy(heart / "labels.nii.gz", copy)
+    refused("measure", copy, status=3, code="L39", words="no label_map")
+    refused("measure", copy / "labels.nii.gz", status=2, code="U11", words="--label-map")
+    for text, code, words in (
+        ('{"label_map": {"name": "mine"}}', "C36", "label_map/name"),
+        ('{"label_map": {"name": "ukbb"}, "label_map": {"name": "acdc"}}', "C36", "twice"),
+        ('{"label_map": {"name": "ukbb"}, "key_frames": {"ED": 0, "ES": 25}}', "N37", "25"),
+    ):
+        (copy / "parameters.json").write_text(text)
+        for place in (copy, copy / "labels.nii.gz"):
+            refused("measure", place, status=3, code=code, words=words)
+
+
+@pytest.mark.parametrize(("phase", "other"), [("ed", "ES"), ("es", "ED")])
+def test_one_phase_is_read_back_as_that_phase(run, tmp_path, phase, other):
+    run("generate", "-n", "2", "--phase-only", phase, "--spacing", "4", "--format", "nifti,csv",
+        "--label-map", "acdc", "--out", "c")  # fmt: skip
+    with (tmp_path / "c" / "measures.csv").open(newline="") as stream:
+        written = {row["subject_id"]: row for row in csv.DictReader(stream)}
+    places = ["c", "c/heart_00002", "c/heart_00002/labels.nii.gz"]
+    (tmp_path / "c" / "subjects.csv").rename(tmp_path / "table.csv")
+    found = [run("measure", place, "--json").json["subjects"] for place in places[1:]]
+    (tmp_path / "table.csv").rename(tmp_path / "c" / "subjects.csv")
+    found.append(run("measure", places[0], "--json").json["subjects"])
+    for row in (*found[0], *found[1], *found[2][1:]):
+        name = phase.upper()
+        for side in ("LV", "RV"):
+            true = float(written["heart_00002"][f"{side}{name}V (mL)"])
+            assert row[f"{side}{name}V (mL)"] == pytest.approx(true, abs=1e-3)
+            assert row[f"{side}{other}V (mL)"] is None
+            assert row[f"{side}EF (%)"] is None
+        assert (row["LVM (g)"] is None) == (phase == "es")
+    assert run("check", "c").code == 0
 
 
 def test_mirrored_world_swaps_segments(run, heart):

@@ -9,8 +9,10 @@ import pytest
 
 from cardiogen.base import CardiogenError
 from cardiogen.data.mesh import Surface
-from cardiogen.export import write_glb
+from cardiogen.export import Marks, write_glb
 from cardiogen.export.surface import compact
+
+SYNTHETIC, REAL = Marks(synthetic=True), Marks(synthetic=False)
 
 DTYPES = {5126: np.dtype("<f4"), 5123: np.dtype("<u2"), 5125: np.dtype("<u4")}
 WIDTH = {"SCALAR": 1, "VEC3": 3}

@@ -1,7 +1,9 @@
 """The folder of a heart: every file there, every file marked, nothing that was not asked for."""
 
 import csv
+import gzip
 import json
+import re
 import subprocess
 import sys
 
@@ -66,6 +68,28 @@ def test_every_file_says_that_it_is_synthetic(folder):
     for name in ("measures.csv", "frames.csv"):
         with (folder / name).open() as stream:
             assert {row["synthetic"] for row in csv.DictReader(stream)} == {"1"}
+
+
+def test_every_file_says_that_it_is_extrapolated_or_not(toy_heart, folder, tmp_path):
+    write_heart(tmp_path, toy_heart, **TABLES, extrapolated=True)
+    word = re.compile(rb"extrapolated", re.IGNORECASE)
+    for path in sorted(p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".txt"):
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        assert word.search(content[:400] if path.suffix in (".gz", ".stl") else content), path
+    assert (
+        b'Name="extrapolated" NumberOfTuples="1" format="ascii">1<'
+        in (tmp_path / "mesh" / "frame_003.vtp").read_bytes()
+    )
+    assert b'"extrapolated":true' in (tmp_path / "heart.glb").read_bytes()
+    assert "It is EXTRAPOLATED: its factors lie outside" in (tmp_path / "README.txt").read_text()
+    assert json.loads((tmp_path / "parameters.json").read_text())["extrapolated"] is True
+    for place, mark in ((tmp_path, "1"), (folder, "0")):
+        for name in ("measures.csv", "frames.csv"):
+            with (place / name).open() as stream:
+                assert {row["extrapolated"] for row in csv.DictReader(stream)} == {mark}
+    for name in ("labels.nii.gz", "LV_ED.stl", "heart.pvd", "preview.png", "README.txt"):
+        content = (folder / name).read_bytes()
+        assert not word.search(gzip.decompress(content) if name.endswith(".gz") else content)
 
 
 def test_labels_carry_codes_frame_time_and_world(toy_heart, folder, tmp_path):

@@ -9,6 +9,7 @@ from cardiogen.data.labels import Structure
 from cardiogen.data.mesh import Surface
 from cardiogen.export import (
     Camera,
+    Marks,
     Plane,
     axes_from_labels,
     axes_from_mesh,
@@ -25,6 +26,8 @@ from cardiogen.export import (
     write_preview,
 )
 from cardiogen.export.palette import LV_RED, RV_BLUE, rgb
+
+SYNTHETIC, REAL = Marks(synthetic=True), Marks(synthetic=False)
 
 
 def load_png(path):
@@ -224,6 +227,22 @@ def test_synthetic_badge_only_on_synthetic_hearts(toy_heart):
     assert {"SYNTHETIC", "T", "S", "ED", "ES", "20 mm"} <= set(words(marked))
     assert "SYNTHETIC" not in words(plain)
     assert "toy_001" in words(plain)
+
+
+def test_extrapolated_hearts_bear_two_badges_side_by_side(toy_heart, tmp_path):
+    marks = Marks(synthetic=True, extrapolated=True)
+    figure = heart_figure(toy_heart, volumes_ml=VOLUMES, marks=marks)
+    figure.canvas.draw()  # places the badges around their words
+    texts = {text.get_text(): text for text in figure.texts}
+    boxes = [
+        texts[word].get_bbox_patch().get_window_extent() for word in ("EXTRAPOLATED", "SYNTHETIC")
+    ]
+    assert boxes[0].x0 > 0
+    assert 0 < boxes[1].x0 - boxes[0].x1 < 20
+    assert boxes[1].x1 < figure.bbox.x1
+    assert boxes[0].y0 == pytest.approx(boxes[1].y0, abs=0.5)
+    path = write_contact_sheet(tmp_path / "s.png", [toy_heart], title="1 heart", marks=marks)
+    assert load_png(path)[1]["Description"] == "synthetic extrapolated heart"
 
 
 def test_preview_shows_what_there_is(toy_heart, tmp_path):

@@ -7,7 +7,9 @@ import pytest
 
 from cardiogen.base import CardiogenError
 from cardiogen.data.mesh import Surface
-from cardiogen.export import write_stl, write_stl_surfaces
+from cardiogen.export import Marks, write_stl, write_stl_surfaces
+
+SYNTHETIC, REAL = Marks(synthetic=True), Marks(synthetic=False)
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ import pytest
 
 from cardiogen.base import CardiogenError
 from cardiogen.data.factors import Factors
-from cardiogen.export import subject_row, write_frames, write_measures
+from cardiogen.export import Marks, subject_row, write_frames, write_measures
+
+SYNTHETIC, REAL = Marks(synthetic=True), Marks(synthetic=False)
 
 
 def read(path):

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from cardiogen.base import CardiogenError
-from cardiogen.export import write_mesh_series, write_vtp
+from cardiogen.export import Marks, write_mesh_series, write_vtp
 from cardiogen.export.vtp import encode_array
+
+SYNTHETIC, REAL = Marks(synthetic=True), Marks(synthetic=False)
 
 NUMPY = {"UInt8": "<u1", "Int32": "<i4", "Int64": "<i8", "Float32": "<f4", "Float64": "<f8"}
 
@@ -83,6 +85,7 @@ def test_pvd_lists_frames_with_their_times(toy_heart, series):
     assert [float(s.attrib["timestep"]) for s in sets] == pytest.approx(toy_heart.phases * 0.8)
     for data_set, path in zip(sets, series, strict=False):
         assert series[-1].parent / data_set.attrib["file"] == path
+    assert "<!-- cardiogen synthetic -->" in series[-1].read_text()
 
 
 def test_same_heart_gives_same_bytes(toy_heart, series, tmp_path):

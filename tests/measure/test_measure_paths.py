@@ -60,6 +60,8 @@ def test_3d_file_is_ed_unless_named_es(tmp_path):
     assert es.table["LVESV (mL)"][0] == pytest.approx(ed.table["LVEDV (mL)"][0])
     assert any("taken as ED" in note.text for note in ed.notes)
     assert list(es.frames["ED/ES"]) == ["ES"]
+    with pytest.raises(CardiogenError, match="CG-N37 .*end systole alone.*without --segments"):  # noqa: RUF043
+        measure_path(tmp_path / "seg_sa_ES.nii", label_map="ukbb", segments=17)
 
 
 def test_bad_case_does_not_stop_the_others(tmp_path):
