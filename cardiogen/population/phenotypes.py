@@ -38,6 +38,8 @@ _HEIGHT_EXPONENT = np.array([1.1, 0.0, 0.6, 1.1, 0.0])
 # Correlations within sex and age of ln LVEDV with ln LVM and ln RVEDV, and of those two. Mass goes
 # with volume, which keeps wall thickness within its published spread.
 _LVEDV_LVM, _LVEDV_RVEDV, _LVM_RVEDV = 0.62, 0.85, 0.50
+# Larger ventricles eject a slightly smaller share: the published SD of LVESV asks for it.
+_LVEDV_LVEF = -0.08
 _RATIO_SD = 0.013
 _RATIO_LIMITS = (1.0, 1.045)
 _LIMIT_SD = 4.0
@@ -107,14 +109,14 @@ def _correlation(sex: str, age: float, sd: Array) -> Array:
     ef = _line("LVEF", sex, age)[0] / 100.0
     log_ef_sd = sd[1] * (1.0 - ef)
     rvef, rvef_sd = _line("RVEF", sex, age)
-    stroke = sd[0] ** 2 + log_ef_sd**2
+    stroke = sd[0] ** 2 + log_ef_sd**2 + 2 * _LVEDV_LVEF * sd[0] * log_ef_sd
     wanted = (stroke + sd[3] ** 2 + sd[4] ** 2 - (rvef_sd / rvef) ** 2) / 2
     with_ef = (wanted - _LVEDV_RVEDV * sd[0] * sd[3]) / (log_ef_sd * sd[3])
     with_ef = float(np.clip(with_ef, 0.0, 0.45))
     return np.array(
         [
-            [1.0, 0.0, _LVEDV_LVM, _LVEDV_RVEDV],
-            [0.0, 1.0, 0.0, with_ef],
+            [1.0, _LVEDV_LVEF, _LVEDV_LVM, _LVEDV_RVEDV],
+            [_LVEDV_LVEF, 1.0, 0.0, with_ef],
             [_LVEDV_LVM, 0.0, 1.0, _LVM_RVEDV],
             [_LVEDV_RVEDV, with_ef, _LVM_RVEDV, 1.0],
         ]
