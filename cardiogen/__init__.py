@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# ``cardiogen.measure`` is the package of measures; its command is ``cardiogen.measure.measure``.
+# ``cardiogen.measure`` is the package of measures, so its command goes by its full name,
+# ``cardiogen.cli.measure.measure``.
 _COMMANDS = ("check", "complete", "generate", "train")
 
 __all__ = ["__version__", "check", "complete", "generate", "train"]
@@ -26,4 +27,6 @@ __all__ = ["__version__", "check", "complete", "generate", "train"]
 def __getattr__(name: str) -> object:
     if name in _COMMANDS:
         return getattr(import_module(f"cardiogen.cli.{name}"), name)
+    if name == "measure":
+        return import_module("cardiogen.measure")
     raise AttributeError(f"module 'cardiogen' has no attribute {name!r}")

@@ -15,7 +15,9 @@ from torch import Tensor
 from cardiogen.base import CardiogenError, keyed_seed
 from cardiogen.data.factors import Factors
 from cardiogen.data.grid import Grid
+from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Sequence
+from cardiogen.measure.volumes import mesh_volumes
 from cardiogen.models.protocol import AnatomyModel, Posterior, encode_condition
 from cardiogen.population.pose import Pose, typical_pose
 from cardiogen.population.render import render_sequence, short_axis_grid
@@ -36,20 +38,27 @@ def decode_sequence(
 ) -> Sequence:
     """Return the meshes of one latent at given phases, in the world of ``pose``.
 
-    ED is the frame nearest to phase 0 around the cycle, ES the one nearest to the end of systole.
+    ED is the frame nearest to phase 0 around the cycle, ES the first of the frames with the least
+    left ventricular volume (within 0.5 % of the stroke volume: it rests there for a while).
     """
     phases = np.asarray(phases, dtype=np.float64)
+    vertices = pose.to_world(model.decode(latent, phases))
     ed = int(np.argmin(_cyclic_distance(phases, 0.0)))
-    es = int(np.argmin(_cyclic_distance(phases, model.end_systole(latent))))
+    es = _first_smallest(mesh_volumes(vertices, model.topology)[Structure.LV])
     return Sequence(
         phases=phases,
         ed=ed,
         es=es if es != ed else None,
-        vertices=pose.to_world(model.decode(latent, phases)),
+        vertices=vertices,
         topology=model.topology,
         factors=factors,
         subject_id=subject_id,
     )
+
+
+def _first_smallest(volumes: np.ndarray) -> int:
+    least, most = volumes.min(), volumes.max()
+    return int(np.argmax(volumes <= least + 0.005 * (most - least)))
 
 
 def _cyclic_distance(phases: np.ndarray, phase: float) -> np.ndarray:

@@ -14,6 +14,7 @@ from cardiogen.cli.requests import (
     check_apart,
     check_count,
     check_seed,
+    domain_reason,
     fresh_folder,
     request_factors,
     usage_error,
@@ -97,13 +98,13 @@ def complete(
     observed = observed.with_(orientation=orientation or observed.orientation)
     loaded = load_model(model)
     condition = encode_condition(factors)
-    extrapolated: str | bool = False
+    outside: str | None = None
     try:
         loaded.model.check_condition(condition)
     except CardiogenError as error:
         if not allow_extrapolation:
             raise
-        extrapolated = str(error)
+        outside = domain_reason(error)
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         posterior = loaded.model.posterior(observed, condition, healthy=healthy)
         mean, *draws = complete_sequences(
@@ -117,7 +118,8 @@ def complete(
             "healthy": healthy,
             "samples": samples,
             "seed": seed,
-            "extrapolated": extrapolated,
+            "extrapolated": outside is not None,
+            "extrapolation_reason": outside,
             "mirrored_world": posterior.pose.mirrored,
             "notes": [str(note) for note in observed.notes],
             "model": loaded.facts,
@@ -130,7 +132,7 @@ def complete(
             extra_frames=_intervals(draws),
         )
         if draws:
-            _write_samples(temporary, draws, extrapolated=bool(extrapolated))
+            _write_samples(temporary, draws, extrapolated=outside is not None)
     return folder
 
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cardiogen.base import CardiogenError, atomic_folder, progress
+from cardiogen.base import CardiogenError, atomic_folder, keyed_seed, progress
 from cardiogen.cli.requests import (
     MAX_FRAMES,
     MAX_HEARTS,
     check_apart,
     check_count,
     check_seed,
+    domain_reason,
     fresh_folder,
     request_factors,
     usage_error,
@@ -31,13 +32,21 @@ _MIN_HEARTS_FOR_WORKERS = 4
 _MAX_WORKERS = 256
 # Files beside the hearts of a cohort, whose names no heart can have.
 _COHORT_FILES = {"subjects.csv", "measures.csv", "overview.png"}
+_OVERVIEW_HEARTS = 48
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One heart to make; a pure function of these fields and the model."""
+    """One heart to make; a pure function of these fields and the model.
+
+    Attributes:
+        subject_id: name of the heart; nothing is drawn from it.
+        row_id: id of its row in a table, if there is one.
+        index: number of the heart among those of the same row or of the same flags, from 0.
+    """
 
     subject_id: str
+    row_id: str | None = None
     factors: Factors
     index: int
     seed: int
@@ -45,6 +54,16 @@ class Request:
     phase_only: Literal["ed", "es"] | None
     spacing_mm: float
     allow_extrapolation: bool
+
+    @property
+    def draw_seed(self) -> int:
+        """Seed that the heart is drawn with: each row of a table has its own.
+
+        So other rows, their order and ``-n`` change nothing; flags with this seed give the same.
+        """
+        if self.row_id is None:
+            return self.seed
+        return keyed_seed(self.seed, f"generate/row/{self.row_id}")
 
 
 def generate(
@@ -79,7 +98,8 @@ def generate(
         cohort: CSV table with one row of factors a subject, instead of the five flags.
         n: hearts (for each row of the table).
         frames: frames over the cycle, the first at end diastole.
-        seed: same seed, same hearts; heart k does not depend on ``n``.
+        seed: same seed, same hearts. Heart k depends on neither ``n`` nor ``workers``, and with a
+            table on its own row alone: on ``subject_id`` and factors, not on the row's place.
         phase_only: write only end diastole or end systole.
         space: axes of the mesh files, ``ras`` or ``lps``.
         formats: some of ``nifti,vtp,stl,glb,png,csv``, or ``all``.
@@ -116,21 +136,23 @@ def generate(
         raise usage_error("--heart-rate", heart_rate, "20 to 250 beats per minute", "64")
     given = request_factors(age=age, sex=sex, height=height, weight=weight, sbp=sbp)
     rows = _rows(given, cohort)
+    check_count("-n times rows", n * len(rows), MAX_HEARTS)
     options = OutputOptions(
         space=space, formats=parse_formats(formats), label_map=label_map, heart_rate=heart_rate
     )
     requests = [
         Request(
             subject_id=_name(row_id, k, n, cohort is not None),
+            row_id=None if cohort is None else row_id,
             factors=factors,
-            index=row * n + k,
+            index=k,
             seed=seed,
             frames=frames,
             phase_only=phase_only,
             spacing_mm=spacing_mm,
             allow_extrapolation=allow_extrapolation,
         )
-        for row, (row_id, factors) in enumerate(rows)
+        for row_id, factors in rows
         for k in range(n)
     ]
     loaded = load_model(model)
@@ -166,7 +188,11 @@ def _rows(given: Factors, cohort: str | Path | None) -> list[tuple[str, Factors]
 
 
 def _name(row_id: str, k: int, n: int, from_table: bool) -> str:
-    """Names do not depend on ``n``: ``-n 3`` is a prefix of ``-n 50``."""
+    """Name the folder of heart k: numbered if there are several of a kind.
+
+    From two on, names do not depend on ``n``: the folders of ``-n 3`` are among those of
+    ``-n 50``. Only a single heart does without a number; it is the same heart as number 1.
+    """
     if not from_table:
         return f"heart_{k + 1:05d}" if n > 1 else "heart"
     return f"{row_id}_{k + 1:05d}" if n > 1 else row_id
@@ -185,7 +211,7 @@ def _check_domain(
         except CardiogenError as error:
             if not allow:
                 raise error if len(rows) == 1 else error.at(f"{row_id}/{error.where}") from error
-            outside[factors] = str(error)
+            outside[factors] = domain_reason(error)
     return outside
 
 
@@ -200,14 +226,15 @@ def make_heart(request: Request, loaded: LoadedModel) -> Sequence:
         phases = [0.0]
     elif request.phase_only == "es":
         latent = draw_latent(
-            loaded.model, encode_condition(request.factors), seed=request.seed, index=request.index
-        )
+            loaded.model, encode_condition(request.factors), seed=request.draw_seed,
+            index=request.index,
+        )  # fmt: skip
         phases = [loaded.model.end_systole(latent)]
     sequence = generate_sequence(
         loaded.model,
         request.factors,
         phases,
-        seed=request.seed,
+        seed=request.draw_seed,
         index=request.index,
         check_domain=False,
         subject_id=request.subject_id,
@@ -228,15 +255,27 @@ def _write(
     parameters = {
         "command": "generate",
         "seed": request.seed,
+        "row_id": request.row_id,
+        "draw_seed": request.draw_seed,
         "index": request.index,
         "frames": request.frames,
         "phase_only": request.phase_only,
         "spacing_mm": request.spacing_mm,
-        "extrapolated": extrapolated.get(request.factors, False),
+        "extrapolated": request.factors in extrapolated,
+        "extrapolation_reason": extrapolated.get(request.factors),
         "model": loaded.facts,
     }
     measures = write_one(folder, sequence, parameters=parameters, options=options)
     return sequence, measures
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """What the tables and the overview of a cohort need of one heart."""
+
+    measures: dict[str, float]
+    files: dict[str, int | None]
+    thumbnail: Sequence | None
 
 
 def _write_cohort(
@@ -247,33 +286,44 @@ def _write_cohort(
     extrapolated: dict[Factors, str],
     workers: int,
 ) -> None:
-    """Write one folder a heart, and the tables and the overview of them all."""
+    """Write one folder a heart, and the tables and the overview of them all.
+
+    Label maps are kept of the hearts in the overview only, so that memory holds any number.
+    """
     from joblib import Parallel, delayed
 
-    def one(request: Request) -> tuple[Sequence, dict[str, float]]:
+    def one(request: Request, shown: bool) -> _Made:
         place = folder / request.subject_id
         place.mkdir()
         sequence, measures = _write(place, request, loaded, options, extrapolated)
-        keep = [sequence.ed] if sequence.es is None else [sequence.ed, sequence.es]
-        thumbnail = sequence.with_(
-            phases=sequence.phases[keep], labels=sequence.labels[keep], vertices=None, ed=0,
-            es=None if len(keep) == 1 else 1,
-        )  # fmt: skip
-        return thumbnail, measures
+        return _Made(
+            measures=measures,
+            files=file_facts(sequence, request),
+            thumbnail=_thumbnail(sequence) if shown else None,
+        )
 
+    shown = _OVERVIEW_HEARTS if "png" in options.formats else 0
     jobs = workers if len(requests) >= _MIN_HEARTS_FOR_WORKERS else 1
-    results = Parallel(n_jobs=jobs, return_as="generator")(delayed(one)(r) for r in requests)
+    results = Parallel(n_jobs=jobs, return_as="generator")(
+        delayed(one)(request, k < shown) for k, request in enumerate(requests)
+    )
     done = list(progress(results, "generating hearts", total=len(requests)))
     _write_tables(folder, requests, done, options, extrapolated)
 
 
-_OVERVIEW_HEARTS = 48
+def _thumbnail(sequence: Sequence) -> Sequence:
+    """Return the label maps of ED and ES without anything else."""
+    keep = [sequence.ed] if sequence.es is None else [sequence.ed, sequence.es]
+    return sequence.with_(
+        phases=sequence.phases[keep], labels=sequence.labels[keep], vertices=None, ed=0,
+        es=None if len(keep) == 1 else 1,
+    )  # fmt: skip
 
 
 def _write_tables(
     folder: Path,
     requests: Listing[Request],
-    done: Listing[tuple[Sequence, dict[str, float]]],
+    done: Listing[_Made],
     options: OutputOptions,
     extrapolated: dict[Factors, str],
 ) -> None:
@@ -282,11 +332,11 @@ def _write_tables(
     from cardiogen.export.tables import subject_row, write_measures
 
     rows, subjects, captions = [], [], []
-    for request, (sequence, measures) in zip(requests, done, strict=True):
+    for request, made in zip(requests, done, strict=True):
         name, factors = request.subject_id, request.factors
         marks = Marks(synthetic=True, extrapolated=factors in extrapolated)
-        rows.append(subject_row(name, factors, measures, marks=marks))
-        files = file_facts(sequence, request) | {"label_map": options.label_map}
+        rows.append(subject_row(name, factors, made.measures, marks=marks))
+        files = made.files | {"label_map": options.label_map}
         subjects.append(subject_row(name, factors, {}, marks=marks) | files)
         captions.append(f"{name}, extrapolated" if marks.extrapolated else name)
     write_measures(folder / "measures.csv", rows)
@@ -294,7 +344,7 @@ def _write_tables(
     if "png" in options.formats:
         write_contact_sheet(
             folder / "overview.png",
-            [sequence for sequence, _ in done[:_OVERVIEW_HEARTS]],
+            [made.thumbnail for made in done[:_OVERVIEW_HEARTS]],
             captions=captions[:_OVERVIEW_HEARTS],
             title=f"{len(done)} generated hearts",
             marks=Marks(synthetic=True, extrapolated=bool(extrapolated)),

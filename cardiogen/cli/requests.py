@@ -56,6 +56,11 @@ def request_factors(
         ) from error  # fmt: skip
 
 
+def domain_reason(error: CardiogenError) -> str:
+    """Return what lies outside the training data, without advice: the user chose to go on."""
+    return f"CG-{error.code} {error.where}: found {error.found}; expected {error.expected}"
+
+
 def check_count(flag: str, value: int, limit: int) -> None:
     """Refuse counts below one (exit 2) and above what one run should make (exit 6)."""
     if value < 1:

@@ -123,7 +123,7 @@ def _load_4d(subject: Subject, with_images: bool, repair_shear: bool) -> Sequenc
         notes += (Note("N37", str(path), "a single frame, taken as ED"),)
     elif total > 1 and None in (subject.ed_frame, subject.es_frame):
         notes += (Note("N37", str(path), f"ED {ed} and ES {es} found from the LV volume"),)
-    frame_time = labels.frame_time_s
+    frame_time = None if subject.nominal_rate else labels.frame_time_s
     return Sequence(
         phases=phases,
         ed=int(np.searchsorted(kept, ed)),

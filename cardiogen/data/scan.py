@@ -15,7 +15,7 @@ from cardiogen.data.factor_table import (
     row_faults,
 )
 from cardiogen.data.factors import Factors, factor_faults, parse_number
-from cardiogen.data.heart_facts import read_heart_facts
+from cardiogen.data.heart_facts import HeartFacts, read_heart_facts
 from cardiogen.data.labels import label_map as known_map
 from cardiogen.data.layouts import (
     RULES,
@@ -130,7 +130,7 @@ def _add_subject(
     label_map: str | None,
 ) -> None:
     """Add the subject of a folder, and what its table row or ``Info.cfg`` has wrong."""
-    rules, facts = RULES[scan.layout], cells
+    rules, facts, ours = RULES[scan.layout], cells, HeartFacts()
     if scan.layout == "acdc":
         where = str(place / "Info.cfg")
         try:
@@ -140,7 +140,8 @@ def _add_subject(
         scan.faults += factor_faults(facts, where=where)
     try:
         if scan.layout == "cardiogen":
-            facts = read_heart_facts(place).cells | {k: cell for k, cell in cells.items() if cell}
+            ours = read_heart_facts(place)
+            facts = ours.cells | {k: cell for k, cell in cells.items() if cell}
         codes = _codes(label_map or facts.get("label_map") or rules.label_map, where)
     except CardiogenError as error:
         scan.faults.append(error)
@@ -163,7 +164,8 @@ def _add_subject(
         images=present_files(place, rules.images, folder_name, ed, es), factors=_factors(facts),
         group=facts.get("group") or None, n_frames=n_frames,
         ed_frame=None if ed is None else ed - shift, es_frame=None if es is None else es - shift,
-        prefer=rules.prefer, orientation=rules.orientation,
+        prefer=rules.prefer, orientation=ours.orientation or rules.orientation,
+        nominal_rate=ours.nominal_rate,
     ))  # fmt: skip
 
 

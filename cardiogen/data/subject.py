@@ -36,6 +36,7 @@ class Subject:
         n_frames: frames of the whole cycle.
         prefer: header description that this layout needs, see :func:`read_image`.
         orientation: ``assumed`` for layouts whose headers are known to mirror hearts.
+        nominal_rate: whether the time axis of the files stands for no measured heart rate.
     """
 
     subject_id: str
@@ -51,3 +52,4 @@ class Subject:
     n_frames: int | None = None
     prefer: Prefer | None = None
     orientation: Orientation = "trusted"
+    nominal_rate: bool = False

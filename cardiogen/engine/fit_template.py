@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Listing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from cardiogen.base import progress
 from cardiogen.data.grid import Grid
 from cardiogen.data.sequence import Orientation
 from cardiogen.engine.contours import FrameObservation, observe_frame, require_heart
@@ -50,6 +51,8 @@ class MapFit:
         pose: refined pose.
         objective: minus two log posterior, up to a constant.
         rms_mm: root mean square distance of the contour points along their rays.
+        margin: objective of the chirality that lost minus that of this one, after a few steps
+            each; None if only one was tried.
     """
 
     z: Array
@@ -57,6 +60,7 @@ class MapFit:
     pose: Pose
     objective: float
     rms_mm: float
+    margin: float | None = None
 
 
 def initial_pose(labels: NDArray[np.uint8], grid: Grid, *, mirrored: bool) -> Pose:
@@ -182,7 +186,7 @@ def map_estimate(
     unknowns = np.concatenate([mean if start is None else start, np.zeros(6)])
     data, prior = problem.residuals(unknowns)
     objective, damping = _objective(data, prior), 1e-3
-    for _ in range(max_steps):
+    for _ in progress(range(max_steps), "fitting"):
         slope, prior_slope = problem.jacobian(unknowns)
         weighted = slope * _huber_weights(data)[:, None]
         hessian = slope.T @ weighted + prior_slope.T @ prior_slope
@@ -241,16 +245,16 @@ def fit_with_chirality(
     """
     candidates = {"trusted": (False,), "mirrored": (True,), "assumed": (False, True)}[orientation]
     poses = [initial_pose(labels, grid, mirrored=mirrored) for mirrored in candidates]
-    best, best_fit = poses[0], None
-    if len(poses) > 1:
-        trials = [
-            map_estimate(coordinates_of, mean, covariance, frames, p, max_steps=_TRIAL_STEPS)
-            for p in poses
-        ]
-        chosen = int(np.argmin([fit.objective for fit in trials]))
-        best, best_fit = poses[chosen], trials[chosen]
-    start = None if best_fit is None else best_fit.z
-    return map_estimate(coordinates_of, mean, covariance, frames, best, start=start)
+    if len(poses) == 1:
+        return map_estimate(coordinates_of, mean, covariance, frames, poses[0])
+    trials = [
+        map_estimate(coordinates_of, mean, covariance, frames, p, max_steps=_TRIAL_STEPS)
+        for p in poses
+    ]
+    order = np.argsort([fit.objective for fit in trials], kind="stable")
+    best, other = (trials[k] for k in order)
+    fit = map_estimate(coordinates_of, mean, covariance, frames, poses[order[0]], start=best.z)
+    return replace(fit, margin=other.objective - best.objective)
 
 
 def fit_template(

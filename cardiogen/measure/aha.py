@@ -4,7 +4,9 @@ Convention: basal, mid and apical thirds of the cavity's length, the cap 17 belo
 septum lies between the two insertions of the right ventricle and is divided in halves, the free
 wall in four equal angles; the apical third has four quarters about the middle of the septum.
 Anterior is where ``y = z x x`` points, with z from apex to base and x from the left to the right
-ventricle; that holds in a world that does not mirror the heart (checked on ``human_cine``).
+ventricle; that holds in a world that does not mirror the heart (checked on ``human_cine``). Labels
+alone do not tell whether a header does, as all of ACDC's do: in a world taken wrongly, anterior and
+inferior change places in segments 1-6, 7-12 and 13-16, and only lateral, septal and cap hold.
 """
 
 from __future__ import annotations
@@ -77,7 +79,8 @@ def rv_insertions(
         grid: their lattice.
         frame: frame of the left ventricle.
         orientation: ``mirrored`` if the world mirrors the heart; then anterior is ``-z x x``.
-            ``assumed`` takes the header's word, like ``trusted``.
+            ``assumed`` takes the header's word, like ``trusted``: the caller says that anterior
+            and inferior rest on it (``measure_path`` with note L63).
 
     Raises:
         CardiogenError: L62 if there is no RV, or none that touches MYO.

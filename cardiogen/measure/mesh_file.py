@@ -15,7 +15,8 @@ from cardiogen.base import CardiogenError, read_bounded
 from cardiogen.measure.mesh_validity import check_closed
 from cardiogen.measure.volumes import mesh_volume
 
-MESH_SUFFIXES = (".stl", ".ply")
+_READ = (".stl", ".ply")
+_OTHERS = (".vtp", ".vtu", ".vtk", ".pvd", ".glb", ".gltf", ".obj", ".off")
 _LIMIT = 1 << 30
 _STL = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 _PLY_TYPES = {
@@ -25,6 +26,11 @@ _PLY_TYPES = {
 }  # fmt: skip
 
 Mesh = tuple[NDArray[np.float64], NDArray[np.int64]]
+
+
+def is_mesh(path: str | Path) -> bool:
+    """Whether a file name is that of a mesh, of a format that is read or one that is not."""
+    return Path(path).suffix.lower() in _READ + _OTHERS
 
 
 def closed_volume(path: str | Path) -> float:
@@ -52,13 +58,15 @@ def read_mesh(path: str | Path) -> Mesh:
             S62 without faces, S63 for coordinates that are not finite, S64 for indices that
             point to no vertex.
     """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _READ:
+        raise CardiogenError(
+            "S60", path, found=f"a {suffix} file",
+            expected="a closed surface (binary .stl or .ply), a NIfTI label map or a folder",
+            remedy="the measures.csv and frames.csv beside a generated heart's meshes, or its STLs",
+        )  # fmt: skip
     content = read_bounded(path, limit=_LIMIT, family="S")
-    if Path(path).suffix.lower() == ".ply":
-        vertices, faces = _parse_ply(content, path)
-    elif Path(path).suffix.lower() == ".stl":
-        vertices, faces = _parse_stl(content, path)
-    else:
-        raise _fault("S60", path, "a file that is no STL or PLY", "binary .stl or .ply")
+    vertices, faces = (_parse_ply if suffix == ".ply" else _parse_stl)(content, path)
     if len(faces) == 0:
         raise _fault("S62", path, "no faces", "a closed surface")
     if not np.isfinite(vertices).all():

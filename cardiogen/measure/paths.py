@@ -10,10 +10,10 @@ import numpy as np
 
 from cardiogen.base import CardiogenError, Note, progress
 from cardiogen.data.factors import Factors
-from cardiogen.data.heart_facts import facts_beside
+from cardiogen.data.heart_facts import facts_beside, require_label_map
 from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Orientation, Sequence
-from cardiogen.measure.mesh_file import MESH_SUFFIXES, closed_volume
+from cardiogen.measure.mesh_file import closed_volume, is_mesh
 from cardiogen.measure.reference import AGE_RANGE, reference_measures, z_score
 from cardiogen.measure.segments import segment_table
 from cardiogen.measure.volumes import measure_sequence
@@ -75,6 +75,7 @@ def measure_path(
         layout: layout of a folder; found if None.
         segments: also measure 16 or 17 AHA segments at ED.
         orientation: overrides what is known of the header's orientation, for the AHA segments.
+            Files of others are not known to show the heart unmirrored: a note (L63) says so.
         prefer: which geometry of a single file to trust where its header contradicts itself; the
             files of a cohort are read as its layout says.
         z_scores: add ``LVEDV z``, ... for subjects with known sex and age (HHC, smooth contours).
@@ -89,7 +90,8 @@ def measure_path(
     rows, frames, regions = [], [], []
     failures: list[CardiogenError] = []
     notes: list[Note] = []
-    if path.suffix.lower() in MESH_SUFFIXES:
+    untrusted = 0
+    if is_mesh(path):
         row = {"subject": path.stem, MESH_COLUMN: closed_volume(path)}
         return Measured(pd.DataFrame([row]), pd.DataFrame(), pd.DataFrame())
     subjects = _subjects(path, layout, label_map, failures)
@@ -99,8 +101,9 @@ def measure_path(
             row, table = measure_sequence(sequence)
             scores = z_score_row(row, sequence.factors) if z_scores else {}
             if segments is not None:
-                region = _segments(sequence, segments, orientation)
-                regions.append(_named(sequence.subject_id, region))
+                sequence = sequence.with_(orientation=orientation or sequence.orientation)
+                regions.append(_named(sequence.subject_id, _segments(sequence, segments)))
+                untrusted += sequence.orientation == "assumed"
         except CardiogenError as error:
             if not path.is_dir():
                 raise
@@ -109,6 +112,8 @@ def measure_path(
         notes += sequence.notes
         rows.append({"subject": sequence.subject_id, **row, **scores})
         frames.append(_named(sequence.subject_id, table))
+    if untrusted:
+        notes.append(_untrusted(path, untrusted))
     return Measured(
         table=pd.DataFrame(rows),
         frames=pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(),
@@ -168,15 +173,9 @@ def _load_file(path: Path, label_map: str | None, prefer: Prefer | None) -> Sequ
     from cardiogen.data.nifti import read_labels
 
     facts = facts_beside(path)
-    label_map = label_map or facts.label_map
-    if label_map is None:
-        raise CardiogenError(
-            "U11", "--label-map", found="none", expected="the map that the codes of a file follow",
-            remedy="--label-map acdc, ukbb or mnms",
-        )  # fmt: skip
-    image = read_labels(path, label_map=label_map, prefer=prefer)
+    image = read_labels(path, label_map=require_label_map(path, label_map), prefer=prefer)
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
-    notes = image.notes
+    notes, frame_time = image.notes, None if facts.nominal_rate else image.frame_time_s
     volumes = (image.frames == Structure.LV).sum(axis=(1, 2, 3))
     total = len(volumes)
     require_frames(path, total, ed_frame=facts.ed_frame, es_frame=facts.es_frame)
@@ -194,16 +193,22 @@ def _load_file(path: Path, label_map: str | None, prefer: Prefer | None) -> Sequ
         es=es,
         grid=image.grid,
         labels=image.frames,
-        cycle_s=None if image.frame_time_s is None else image.frame_time_s * total,
+        cycle_s=None if frame_time is None else frame_time * total,
         subject_id=stem,
-        orientation=image.orientation,
+        orientation=facts.orientation or "assumed",
         notes=notes,
     )
 
 
-def _segments(
-    sequence: Sequence, segments: Literal[16, 17], orientation: Orientation | None
-) -> pd.DataFrame:
+def _untrusted(path: Path, subjects: int) -> Note:
+    text = (
+        f"anterior and inferior of the AHA segments 1-6, 7-12 and 13-16 of {subjects} subject(s) "
+        "rest on headers that may mirror the heart; --orientation mirrored or trusted settles it"
+    )
+    return Note("L63", str(path), text)
+
+
+def _segments(sequence: Sequence, segments: Literal[16, 17]) -> pd.DataFrame:
     if sequence.es == sequence.ed:
         raise CardiogenError(
             "N37", "labels", found="end systole alone", expected="a frame of end diastole",
@@ -212,7 +217,7 @@ def _segments(
     return segment_table(
         sequence.labels[sequence.ed],
         sequence.grid,
-        orientation=orientation or sequence.orientation,
+        orientation=sequence.orientation,
         segments=segments,
     )
 

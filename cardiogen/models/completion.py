@@ -126,4 +126,4 @@ def linear_posterior(
         torch.from_numpy(fit.z)[None],
         torch.from_numpy(np.linalg.cholesky(posterior))[None],
     )
-    return Posterior(latents, fit.pose)
+    return Posterior(latents, fit.pose, fit.margin)

@@ -102,9 +102,13 @@ def curve_entries(names: tuple[str, ...]) -> NDArray[np.int64]:
 
 
 def end_systole(vector: Array) -> float:
-    """Return the phase of the smallest left ventricular volume."""
+    """Return the phase at which ejection ends: the first that has emptied all but 0.5 %.
+
+    The volume stays at its least until filling begins, so the least volume itself is no time.
+    """
     series = vector[_MOTION].reshape(_CURVES, 2 * HARMONICS)[0]
-    return float(_DENSE[np.argmax(np.einsum("tk,k->t", fourier_basis(_DENSE), series))])
+    emptied = np.einsum("tk,k->t", fourier_basis(_DENSE), series)
+    return float(_DENSE[np.argmax(emptied >= 0.995 * emptied.max())])
 
 
 def _peak(series: Array) -> float:

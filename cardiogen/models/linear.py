@@ -183,10 +183,12 @@ class LinearModel:
                 w.factor_mean[sex], w.factor_covariance[sex], known, observed
             )
             matrix, origin = _feature_matrix(sex, w)
-            effect = w.slopes @ matrix
-            means.append(w.slopes @ (origin + matrix @ mean))
+            means.append(np.einsum("zf,f->z", w.slopes, origin + matrix @ mean))
+            # Residual and unknown factors side by side: their sum needs no factorization of its
+            # own, and einsum no BLAS, so that the bits do not depend on the number of threads.
             noise = residual_scale(sex, mean, w)[:, None] * w.residual_tril
-            factors.append(np.linalg.cholesky(noise @ noise.T + effect @ covariance @ effect.T))
+            spread = np.einsum("zf,fx->zx", w.slopes, matrix @ _root(covariance))
+            factors.append(np.concatenate([noise, spread], axis=1))
             log_weights.append(np.log(w.sex_share[sex]) + evidence)
         shares = np.exp(np.array(log_weights) - max(log_weights))
         return GaussianMixture(
@@ -236,6 +238,12 @@ class LinearModel:
         from cardiogen.models.completion import linear_posterior
 
         return linear_posterior(self, observed, condition, healthy=healthy)
+
+
+def _root(covariance: Array) -> Array:
+    """Return R with ``R R^T`` the covariance, which may be singular."""
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.maximum(values, 0.0))
 
 
 def _condition(

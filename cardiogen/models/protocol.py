@@ -54,10 +54,13 @@ class Posterior:
     Attributes:
         latents: distribution over latents.
         pose: from the heart's frame to the world of the observations.
+        margin: by how much (minus two log posterior) the pose fits better than its mirror image;
+            None if they were not compared.
     """
 
     latents: LatentDistribution
     pose: Pose
+    margin: float | None = None
 
 
 class AnatomyModel(Protocol):

@@ -130,7 +130,10 @@ def _require_heart(model: LinearModel, bundle: Bundle) -> None:
     unknown = torch.full((len(CONDITION_COLUMNS),), float("nan"), dtype=torch.float64)
     try:
         with np.errstate(all="ignore"):
-            model.decode(model.prior(unknown).mean, [0.0])
+            prior = model.prior(unknown)
+            model.decode(prior.mean, [0.0])
+            np.linalg.cholesky(model.weights.factor_covariance)
+            np.linalg.cholesky(prior.covariance.numpy())
     except ValueError as error:  # LinAlgError is one
         raise CardiogenError(
             "M04", bundle.path, found=f"weights that describe no heart ({error})",

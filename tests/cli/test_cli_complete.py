@@ -39,6 +39,10 @@ def test_extrapolation_is_marked_in_samples_too(run, refused, tmp_path, ed_map):
     flags = ("complete", ed_map, "--label-map", "ukbb", "--age", "17", "--samples", "2", *FEW)
     refused(*flags, "--out", "x", status=5, code="D01")
     assert run(*flags, "--out", "x", "--allow-extrapolation").code == 0
+    facts = json.loads((tmp_path / "x" / "parameters.json").read_text())
+    assert facts["extrapolated"] is True
+    assert facts["extrapolation_reason"].startswith("CG-D01 age: found 17")
+    assert "--allow" not in facts["extrapolation_reason"]
     for name in ("samples.csv", "frames.csv", "measures.csv"):
         assert {row["extrapolated"] for row in rows_of(tmp_path / "x" / name)} == {"1"}
     assert "EXTRAPOLATED" in (tmp_path / "x" / "README.txt").read_text()

@@ -101,7 +101,8 @@ def test_parameters_tell_all_that_made_the_heart(heart):
     assert (facts["seed"], facts["index"], facts["frames"]) == (0, 0, 25)
     assert {"cardiogen", "torch", "numpy", "python"} <= set(facts["versions"])
     assert facts["model"]["weights_sha256"] == load_model().bundle.description.weights_sha256
-    assert facts["extrapolated"] is False
+    assert (facts["row_id"], facts["draw_seed"]) == (None, 0)
+    assert (facts["extrapolated"], facts["extrapolation_reason"]) == (False, None)
 
 
 def test_every_file_is_marked_synthetic(heart):
@@ -269,7 +270,10 @@ def test_seeds_at_the_ends_of_the_range(run, seed):
 def test_extrapolation_is_marked_where_it_was_allowed(run, tmp_path):
     flags = ["--age", "17", "--allow-extrapolation", *ED_CSV]
     assert run("generate", "--out", "one", *flags).code == 0
-    assert "CG-D01" in parameters_of(tmp_path / "one")["extrapolated"]
+    facts = parameters_of(tmp_path / "one")
+    assert facts["extrapolated"] is True
+    assert facts["extrapolation_reason"].startswith("CG-D01 age: found 17")
+    assert "--allow" not in facts["extrapolation_reason"]
     assert run("generate", "--out", "two", "-n", "2", *flags).code == 0
     tables = [tmp_path / p for p in ("one/measures.csv", "one/frames.csv", "two/measures.csv",
                                      "two/subjects.csv")]  # fmt: skip
@@ -279,6 +283,7 @@ def test_extrapolation_is_marked_where_it_was_allowed(run, tmp_path):
         ("1", "0", "")
     ] * 2
     run("generate", "--out", "inside", "--age", "50", *ED_CSV)
+    assert parameters_of(tmp_path / "inside")["extrapolation_reason"] is None
     assert rows_of(tmp_path / "inside" / "measures.csv")[0]["extrapolated"] == "0"
 
 
@@ -324,6 +329,51 @@ def test_hearts_do_not_depend_on_number_workers_or_company(tmp_path, tree):
     assert np.array_equal(
         points_of(fifth / "mesh" / "frame_000.vtp"), alone.vertices[0].astype(np.float32)
     )
+
+
+def test_hearts_of_a_table_depend_on_their_own_row_alone(tmp_path):
+    rows = ["a,40,F", "b,55,", "c,70,M"]
+    tables = {"whole": rows, "shuffled": [rows[2], rows[0], rows[1]], "one": [rows[1]]}
+    facts = {"phase_only": "es", "formats": "nifti,vtp", "spacing_mm": 4.0, "seed": 5}
+
+    def bits(folder):
+        files = (folder / "labels.nii.gz", folder / "mesh" / "frame_000.vtp")
+        return [nib.load(files[0]).get_fdata().tobytes(), points_of(files[1]).tobytes()]
+
+    found = {}
+    for name, lines in tables.items():
+        table = tmp_path / f"{name}.csv"
+        table.write_text("\n".join(["subject_id,age,sex", *lines]) + "\n")
+        for n in (1, 2):
+            out = generate(out=tmp_path / f"{name}{n}", cohort=table, n=n, workers=1, **facts)
+            found |= {(name, n, p.parent.name): bits(p.parent) for p in out.glob("*/mesh")}
+    for (name, n, heart_id), heart in found.items():
+        assert heart == found["whole", 2, heart_id if n == 2 else f"{heart_id}_00001"], name
+    assert len({tuple(heart) for heart in found.values()}) == 6
+    # What is recorded makes the heart again, without the table.
+    recorded = parameters_of(tmp_path / "shuffled2" / "b_00002")
+    assert (recorded["seed"], recorded["row_id"], recorded["index"]) == (5, "b", 1)
+    again = generate(out=tmp_path / "x", age=55, n=2, workers=1,
+                     **facts | {"seed": recorded["draw_seed"]})  # fmt: skip
+    assert bits(again / "heart_00002") == found["whole", 2, "b_00002"]
+
+
+def test_hearts_of_all_rows_together_are_limited(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_HEARTS", 5)
+    (tmp_path / "t.csv").write_text("subject_id,age\na,50\nb,60\n")
+    refused("generate", "--cohort", "t.csv", "-n", "3", "--out", "x", *ED_CSV, status=6,
+            code="R03", words="found 6; expected at most 5")  # fmt: skip
+
+
+@pytest.mark.parametrize(("formats", "kept"), [("png,csv", 1), ("csv", 0)])
+def test_only_hearts_of_the_overview_stay_in_memory(tmp_path, monkeypatch, formats, kept):
+    monkeypatch.setattr(module, "_OVERVIEW_HEARTS", 1)
+    thumbnails, made = [], module._thumbnail
+    monkeypatch.setattr(module, "_thumbnail", lambda s: thumbnails.append(made(s)) or made(s))
+    out = generate(out=tmp_path / "x", n=2, phase_only="ed", formats=formats, spacing_mm=4.0)
+    assert len(thumbnails) == kept
+    assert (out / "overview.png").is_file() == bool(kept)
+    assert len(rows_of(out / "measures.csv")) == 2
 
 
 def test_bits_do_not_depend_on_threads_or_process(run, tmp_path, tree):

@@ -19,7 +19,7 @@ def mixture():
 
 @pytest.fixture
 def oracle(mixture):
-    parts = torch.distributions.MultivariateNormal(mixture.means, scale_tril=mixture.scale_tril)
+    parts = torch.distributions.MultivariateNormal(mixture.means, scale_tril=mixture.factors)
     return torch.distributions.MixtureSameFamily(
         torch.distributions.Categorical(mixture.weights), parts
     )

@@ -43,8 +43,7 @@ def test_linear_prior_given_any_subset(model, missing):
     found = prior(model, without(*missing))
     assert found.weights.sum().item() == pytest.approx(1.0)
     assert len(found.weights) == (2 if "sex" in missing else 1)
-    for factor in found.scale_tril:
-        assert (factor.diagonal() > 0).all()
+    assert (torch.linalg.eigvalsh(found.covariance) > 0).all()
     assert found.mean.shape == (model.latent_size,)
     generator = torch.Generator().manual_seed(0)
     assert torch.isfinite(found.log_prob(found.sample(generator)))
@@ -93,7 +92,7 @@ def test_linear_prior_of_unknown_sex_is_the_mixture_of_both(model):
              for s in ("F", "M")]  # fmt: skip
     for k, part in enumerate(parts):
         torch.testing.assert_close(unknown.means[k], part.means[0])
-        torch.testing.assert_close(unknown.scale_tril[k], part.scale_tril[0])
+        torch.testing.assert_close(unknown.factors[k], part.factors[0])
 
 
 def test_linear_sex_posterior_follows_height(model):
