@@ -44,13 +44,14 @@ def decode_sequence(
     phases = np.asarray(phases, dtype=np.float64)
     vertices = pose.to_world(model.decode(latent, phases))
     ed = int(np.argmin(_cyclic_distance(phases, 0.0)))
-    es = _first_smallest(mesh_volumes(vertices, model.topology)[Structure.LV])
+    topology = model.topology.mirrored() if pose.mirrored else model.topology
+    es = _first_smallest(mesh_volumes(vertices, topology)[Structure.LV])
     return Sequence(
         phases=phases,
         ed=ed,
         es=es if es != ed else None,
         vertices=vertices,
-        topology=model.topology,
+        topology=topology,
         factors=factors,
         subject_id=subject_id,
     )

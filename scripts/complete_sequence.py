@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--label-map", default="acdc", help="acdc, ukbb or mnms")
     parser.add_argument("--age", type=float, help="years, if known")
     parser.add_argument("--sex", help="F or M, if known")
-    parser.add_argument("--samples", type=int, default=10, help="draws that show the uncertainty")
+    parser.add_argument("--samples", type=int, default=20, help="draws that show the uncertainty")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     options = parser.parse_args()
     folder = cardiogen.complete(

@@ -36,3 +36,9 @@ def test_readme_starts_with_the_whole_set_up():
 def test_readme_pictures_exist():
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", (ROOT / "README.md").read_text()):
         assert (ROOT / picture).is_file()
+
+
+def test_readme_has_no_gaps():
+    assert not re.search(
+        r"\b(NUMBERS|VALIDITY|COMPLETION|TIMING|TODO)\b", (ROOT / "README.md").read_text()
+    )

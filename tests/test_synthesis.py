@@ -12,7 +12,7 @@ from cardiogen.base import CardiogenError
 from cardiogen.data.factors import Factors
 from cardiogen.data.grid import Grid
 from cardiogen.data.mesh import Surface
-from cardiogen.measure import check_sequence, mesh_volume
+from cardiogen.measure import check_sequence, mesh_volume, sequence_volumes
 from cardiogen.models import encode_condition, frame_phases, load_model
 from cardiogen.models.distributions import GaussianMixture
 from cardiogen.models.protocol import Posterior
@@ -167,3 +167,18 @@ def test_with_labels_on_a_given_grid(model):
     np.testing.assert_allclose(own.grid.spacing, 3.0)
     assert set(np.unique(own.labels)) == {0, 1, 2, 3}
     assert not (own.labels[:, [0, -1]] > 0).any(), "the heart lies within its grid"
+
+
+def test_a_heart_in_a_mirrored_world_is_the_same_heart(model):
+    latent = draw_latent(model, encode_condition(Factors(age=50.0)), seed=2, index=0)
+    axes = typical_pose().axes
+    plain = decode_sequence(model, latent, frame_phases(10), pose=Pose(axes, np.zeros(3)))
+    mirror = np.diag([-1.0, 1.0, 1.0])
+    turned = decode_sequence(
+        model, latent, frame_phases(10), pose=Pose(mirror @ axes, np.zeros(3))
+    )
+    np.testing.assert_allclose(turned.vertices, plain.vertices @ mirror, atol=1e-12)
+    assert (turned.ed, turned.es) == (plain.ed, plain.es)
+    for structure, volume in sequence_volumes(plain, source="mesh").items():
+        np.testing.assert_allclose(sequence_volumes(turned, source="mesh")[structure], volume)
+    assert check_sequence(turned) == []

@@ -146,19 +146,26 @@ def complete_command(
     out: Annotated[
         Path | None, typer.Option(help="Folder to make; default: a fresh name.")
     ] = None,
-    label_map: LabelMap = "acdc",
+    label_map: Annotated[
+        str | None, typer.Option(help="Codes of label files: ukbb, acdc or mnms.")
+    ] = None,
     age: Age = None,
     sex: Sex = None,
     height: Height = None,
     weight: Weight = None,
     sbp: Sbp = None,
     frames: Frames = 25,
-    samples: Annotated[int, typer.Option(help="Draws that show the uncertainty.")] = 0,
+    samples: Annotated[
+        int, typer.Option(help="Draws that show the uncertainty; 20 or more give intervals.")
+    ] = 0,
     seed: Seed = 0,
     space: Space = "ras",
     formats: Formats = "all",
     prefer: Prefer = None,
-    orientation: OrientationFlag = None,
+    orientation: Annotated[
+        Literal["trusted", "assumed", "mirrored"] | None,
+        typer.Option(help="Whether headers mirror the heart; default: what fits better."),
+    ] = None,
     healthy: Annotated[
         bool, typer.Option(help="The heart is healthy: narrower, better predictions.")
     ] = False,
@@ -181,6 +188,8 @@ def complete_command(
         overwrite=overwrite,
     )  # fmt: skip
     _show(str(folder), {"folder": str(folder)}, as_json)
+    for note in json.loads((folder / "parameters.json").read_text())["notes"]:
+        typer.echo(f"cardiogen: note {note}", err=True)
 
 
 @app.command("measure")
@@ -260,15 +269,21 @@ def check_command(
 @app.command("train")
 def train_command(
     out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
-    model: Annotated[str, typer.Option(help="Kind of model: linear.")] = "linear",
-    cohort: Annotated[str, typer.Option(help="`population`.")] = "population",
-    n: Annotated[int, typer.Option("-n", "--n", help="Training hearts.")] = 4000,
-    seed: Seed = 0,
-    config: Annotated[Path | None, typer.Option(help="TOML with the same settings.")] = None,
+    model: Annotated[str | None, typer.Option(help="Kind of model: linear, the default.")] = None,
+    cohort: Annotated[str | None, typer.Option(help="population, the default.")] = None,
+    n: Annotated[
+        int | None, typer.Option("-n", "--n", help="Training hearts; default: 2000.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same model; default: 0.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Instead of these settings: TOML file, or a preset such as linear."),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Train a model of anatomy and write it as a bundle."""
+    _use_one_thread()
     from cardiogen.cli.train import train
 
     folder = train(

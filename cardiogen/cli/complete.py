@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cardiogen.base import CardiogenError, atomic_folder
+from cardiogen.base import CardiogenError, Note, atomic_folder
 from cardiogen.cli.requests import (
     MAX_FRAMES,
     check_apart,
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from cardiogen.data.nifti_geometry import Prefer
     from cardiogen.data.sequence import Orientation, Sequence
     from cardiogen.export.space import Space
+    from cardiogen.models.protocol import Posterior
 
 _MAX_SAMPLES = 1000
 _INTERVAL = (5.0, 95.0)
+_LEAST_DRAWS = 20  # fewer have nothing beyond the 5th and 95th percentile
 
 
 def complete(
@@ -35,7 +37,7 @@ def complete(
     *,
     phases: Listing[float] | None = None,
     out: str | Path | None = None,
-    label_map: str = "acdc",
+    label_map: str | None = None,
     age: float | None = None,
     sex: str | None = None,
     height: float | None = None,
@@ -60,16 +62,18 @@ def complete(
         phases: fraction of the cycle of each map, end diastole 0; a 4D file has evenly spaced
             frames from 0, and a single map is end diastole, unless told otherwise.
         out: folder to make; by default a fresh one.
-        label_map: codes of the label files; the outputs use the same.
+        label_map: codes of the label files; the outputs use the same. Needed unless they are
+            outputs of ours with their ``parameters.json``.
         age, sex, height, weight, sbp: whatever is known of the subject.
         frames: frames of the completed cycle.
-        samples: draws from the posterior, for 90 % intervals of the volumes in ``frames.csv`` and
-            ``samples.csv``.
+        samples: draws from the posterior; ``samples.csv`` has the measures of their meshes, and
+            from 20 draws on ``frames.csv`` the 90 % intervals of the mesh volumes.
         seed: same seed, same samples.
         space, formats: see :func:`cardiogen.generate`.
         prefer: which geometry of the headers to trust.
-        orientation: what is known better than the headers say: ``mirrored`` if they show the
-            heart as its mirror image, ``assumed`` to try both.
+        orientation: ``trusted`` if the headers are known not to mirror the heart, ``mirrored`` if
+            they do, ``assumed`` to try both and keep what fits better: the default for all files
+            but outputs of ours.
         healthy: the heart is healthy, so that the model's own narrow spread holds.
         model: bundle folder; by default the one inside the package.
         allow_extrapolation: accept factors outside the training data.
@@ -96,6 +100,7 @@ def complete(
     check_apart(folder, [*labels, *([] if model is None else [model])])
     observed = read_observed(labels, phases, label_map, prefer).with_(factors=factors)
     observed = observed.with_(orientation=orientation or observed.orientation)
+    label_map = _one_label_map(labels, label_map)
     loaded = load_model(model)
     condition = encode_condition(factors)
     outside: str | None = None
@@ -107,6 +112,7 @@ def complete(
         outside = domain_reason(error)
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         posterior = loaded.model.posterior(observed, condition, healthy=healthy)
+        notes = (*observed.notes, *_own_notes(posterior, samples, str(labels[0])))
         mean, *draws = complete_sequences(
             loaded.model, posterior, frame_phases(frames), samples=samples, seed=seed,
             factors=factors, subject_id=Path(labels[0]).name.split(".")[0],
@@ -121,7 +127,8 @@ def complete(
             "extrapolated": outside is not None,
             "extrapolation_reason": outside,
             "mirrored_world": posterior.pose.mirrored,
-            "notes": [str(note) for note in observed.notes],
+            "orientation": {"given": observed.orientation, "margin": posterior.margin},
+            "notes": [str(note) for note in notes],
             "model": loaded.facts,
         }
         write_one(
@@ -139,15 +146,22 @@ def complete(
 def read_observed(
     labels: Listing[str | Path],
     phases: Listing[float] | None,
-    label_map: str,
+    label_map: str | None,
     prefer: Prefer | None,
 ) -> Sequence:
-    """Read label maps of some frames as one sequence, in the order of their phases."""
+    """Read label maps of some frames as one sequence, in the order of their phases.
+
+    Headers of other programs may mirror the heart (ACDC's do) without a sign of it: only what is
+    said beside outputs of ours counts as known.
+    """
     from cardiogen.data.cohort import require_same_grid
+    from cardiogen.data.heart_facts import facts_beside
     from cardiogen.data.nifti import read_labels
     from cardiogen.data.sequence import Sequence
 
+    label_map = _one_label_map(labels, label_map)
     images = [read_labels(path, label_map=label_map, prefer=prefer) for path in labels]
+    told = {facts_beside(Path(path)).orientation or "assumed" for path in labels}
     for path, image in zip(labels[1:], images[1:], strict=True):
         require_same_grid(images[0], image, labels[0], path)
     maps = np.concatenate([image.frames for image in images])
@@ -168,9 +182,31 @@ def read_observed(
         grid=images[0].grid,
         labels=maps[order],
         subject_id=Path(labels[0]).name.split(".")[0],
-        orientation=images[0].orientation,
+        orientation=told.pop() if len(told) == 1 else "assumed",
         notes=tuple(note for image in images for note in image.notes),
     )
+
+
+def _one_label_map(labels: Listing[str | Path], given: str | None) -> str:
+    from cardiogen.data.heart_facts import require_label_map
+
+    names = sorted({require_label_map(Path(path), given) for path in labels})
+    if len(names) > 1:
+        raise usage_error("--label-map", names, "files with one map of codes", "converting some")
+    return names[0]
+
+
+def _own_notes(posterior: Posterior, samples: int, where: str) -> list[Note]:
+    """Return what was decided by the fit, and what too few samples leave out."""
+    notes = []
+    if posterior.margin is not None:
+        found = "mirrors the heart" if posterior.pose.mirrored else "does not mirror the heart"
+        text = f"the header {found}: decided by fit, objectives {posterior.margin:.1f} apart"
+        notes.append(Note("L63", where, text))
+    if 0 < samples < _LEAST_DRAWS:
+        text = f"{samples} draws give no 90 % intervals in frames.csv; {_LEAST_DRAWS} or more do"
+        notes.append(Note("U01", "--samples", text))
+    return notes
 
 
 def _default_phases(frames: int, files: int) -> list[float]:
@@ -191,19 +227,19 @@ def _volumes(draws: Listing[Sequence]) -> dict[str, np.ndarray]:
 
 
 def _intervals(draws: Listing[Sequence]) -> dict[str, list[float]]:
-    """90 % interval of the volumes in every frame, as columns of ``frames.csv``."""
-    if len(draws) < 2:
+    """90 % interval of the mesh volumes in every frame, as columns of ``frames.csv``."""
+    if len(draws) < _LEAST_DRAWS:
         return {}
     columns = {}
     for name, values in _volumes(draws).items():
         low, high = np.percentile(values, _INTERVAL, axis=0)
-        columns[f"{name} lower 90 % (mL)"] = low.tolist()
-        columns[f"{name} upper 90 % (mL)"] = high.tolist()
+        columns[f"{name} mesh lower 90 % (mL)"] = low.tolist()
+        columns[f"{name} mesh upper 90 % (mL)"] = high.tolist()
     return columns
 
 
 def _write_samples(folder: Path, draws: Listing[Sequence], *, extrapolated: bool) -> None:
-    """Write the phenotypes of every draw to ``samples.csv``."""
+    """Write the phenotypes of every draw's mesh to ``samples.csv``."""
     from cardiogen.export.marks import Marks
     from cardiogen.export.tables import subject_row, write_measures
     from cardiogen.measure.volumes import measure_sequence

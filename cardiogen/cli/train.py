@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cardiogen.base.files import check_replaceable
-from cardiogen.cli.requests import check_apart
-from cardiogen.engine.config import TrainConfig, build_config, load_config
+from cardiogen.cli.requests import check_apart, usage_error
+from cardiogen.engine.config import TrainConfig, build_config, find_config, load_config
 from cardiogen.models.linear_fit import fit_linear, population_examples
 from cardiogen.models.store import save_linear
 
@@ -39,10 +39,10 @@ longitudinal studies (MESA, Eng 2016: +8.0 g per decade). The model knows health
 def train(
     out: str | Path,
     *,
-    model: str = "linear",
-    cohort: str = "population",
-    n: int = 4000,
-    seed: int = 0,
+    model: str | None = None,
+    cohort: str | None = None,
+    n: int | None = None,
+    seed: int | None = None,
     config: str | Path | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -50,25 +50,23 @@ def train(
 
     Args:
         out: bundle folder to make.
-        model: kind of model; ``linear``.
-        cohort: ``population``, the embedded reference population.
-        n: number of training hearts.
-        seed: same seed, same model.
-        config: TOML file with the settings of ``TrainConfig`` instead of the four arguments.
+        model: kind of model; ``linear``, the default.
+        cohort: ``population``, the embedded reference population and the default.
+        n: number of training hearts, by default 2000.
+        seed: same seed, same model; by default 0.
+        config: TOML file with the settings of ``TrainConfig``, or the name of a preset such as
+            ``linear``, which made the shipped model; instead of the four arguments.
         overwrite: whether ``out`` may be replaced.
 
     Raises:
-        CardiogenError: M07 for settings that are unknown or out of range, O01 if ``out`` exists.
+        CardiogenError: M07 for settings that are unknown or out of range, U01 for settings beside
+            ``config``, O01 if ``out`` exists.
     """
     out = Path(out)
     # Before the training, not after it.
     check_replaceable(out, overwrite)
-    if config is not None:
-        check_apart(out, [config])
-        settings = load_config(TrainConfig, config)
-    else:
-        flags = {"model": model, "cohort": cohort, "n": n, "seed": seed}
-        settings = build_config(TrainConfig, flags, "command line")
+    flags = {"model": model, "cohort": cohort, "n": n, "seed": seed}
+    settings = _settings(out, {k: v for k, v in flags.items() if v is not None}, config)
     weights = fit_linear(
         population_examples(settings.n, settings.seed),
         ed_variance=settings.ed_variance,
@@ -85,3 +83,17 @@ def train(
         out, weights, name=name, licence=_LICENCE, card=card, overwrite=overwrite,
         training_data={"cohort": settings.cohort, "n": settings.n, "seed": settings.seed},
     )  # fmt: skip
+
+
+def _settings(out: Path, flags: dict[str, object], config: str | Path | None) -> TrainConfig:
+    """Return the settings of a file or those of flags, never a mixture."""
+    if config is None:
+        return build_config(TrainConfig, flags, "command line")
+    if flags:
+        raise usage_error(
+            "--config", f"{', '.join(flags)} beside a file", "either a file or flags",
+            "all settings in the file",
+        )  # fmt: skip
+    path = find_config(config)
+    check_apart(out, [path])
+    return load_config(TrainConfig, path)

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator
+from collections.abc import Sequence as Listing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from cardiogen.base import CardiogenError, Exit, Note, progress
 from cardiogen.data.anatomy_hints import anatomy_faults
 from cardiogen.data.cohort import only_end_systole, require_same_grid
+from cardiogen.data.factors import FACTORS
 from cardiogen.data.labels import Structure
 from cardiogen.data.nifti import Image, read_image, read_labels
 from cardiogen.data.scan import scan_cohort
@@ -122,6 +124,7 @@ def check_cohort(
     for subject in progress(scan.subjects, "checking"):
         faults += _subject_faults(subject, seen, lengths)
     faults += _length_warnings(lengths)
+    faults += _factor_warnings(folder, scan.subjects)
     return CheckReport(folder, scan.layout, len(scan.subjects), tuple(faults))
 
 
@@ -192,13 +195,29 @@ def _subject_faults(
             faults.append(_from_error(error))
     faults += [_from_error(error) for error in _frame_faults(subject, labels)]
     faults += _repeat_warnings(subject, labels.get("all"))
-    if subject.factors.missing:
-        missing = CardiogenError(
-            "C28", subject.folder, found=f"missing factors: {', '.join(subject.factors.missing)}",
-            expected="all factors (any may be missing)", remedy="adding columns to subjects.csv",
-        )  # fmt: skip
-        faults.append(_from_error(missing, "warning"))
     return faults
+
+
+def _factor_warnings(folder: Path, subjects: Listing[Subject]) -> Iterator[Fault]:
+    """Yield C28 once for a factor that all subjects lack, and once a subject for other gaps."""
+    counts = Counter(name for subject in subjects for name in subject.factors.missing)
+    everywhere = {name for name, count in counts.items() if count == len(subjects)}
+    table = folder / "subjects.csv"
+    for name in sorted(everywhere):
+        yield Fault(
+            "CG-C28", str(table if table.is_file() else folder), FACTORS[name].column,
+            found=f"missing for all subjects ({len(subjects)})",
+            expected="all factors (any may be missing)", remedy="a column in subjects.csv",
+            severity="warning",
+        )  # fmt: skip
+    for subject in subjects:
+        gaps = [name for name in subject.factors.missing if name not in everywhere]
+        if gaps:
+            missing = CardiogenError(
+                "C28", subject.folder, found=f"missing factors: {', '.join(gaps)}",
+                expected="all factors (any may be missing)", remedy="filling its row",
+            )  # fmt: skip
+            yield _from_error(missing, "warning")
 
 
 def _frames(phase: Phase) -> Literal["any", "one"]:

@@ -31,10 +31,10 @@ def read_factor_table(path: str | Path) -> list[tuple[str, Factors]]:
     faults = misspelled_columns(table) + _no_factor_faults(table) + id_faults(table)
     if faults:
         raise faults[0]
-    id_column, width = table.id_column, len(str(len(table.rows)))
+    id_column = table.id_column
     subjects = []
     for number, (where, cells) in enumerate(table.records(), start=1):
-        subject_id = cells[id_column] if id_column else f"row{number:0{width}d}"
+        subject_id = cells[id_column] if id_column else f"row{number}"
         subjects.append((subject_id, Factors.from_mapping(cells, where=where)))
     return subjects
 

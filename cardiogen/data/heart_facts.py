@@ -87,8 +87,12 @@ def require_label_map(file: Path, given: str | None) -> str:
     """Return the map of a file's codes: the given one, else that of the facts beside it.
 
     Raises:
-        CardiogenError: U11 if neither says it.
+        CardiogenError: U11 if neither says it, N47 for a file that is not there.
     """
+    if not file.exists():
+        raise CardiogenError(
+            "N47", file, found="nothing", expected="a NIfTI file", remedy="checking the path"
+        )
     name = given or facts_beside(file).label_map
     if name is None:
         raise CardiogenError(

@@ -7,7 +7,7 @@ counter-clockwise seen from outside the surface they bound.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -48,6 +48,17 @@ class Topology:
     def vertex_count(self) -> int:
         """Number of vertices V."""
         return len(self.region)
+
+    def mirrored(self) -> Topology:
+        """Return the topology for vertices in a world that mirrors the heart.
+
+        There every face would wind inward: all are turned round, so that volumes stay positive.
+        """
+        return replace(
+            self,
+            surfaces={name: faces[:, ::-1] for name, faces in self.surfaces.items()},
+            parts={name: faces[:, ::-1] for name, faces in self.parts.items()},
+        )
 
     @property
     def all_faces(self) -> NDArray[np.int64]:

@@ -25,7 +25,7 @@ class TrainConfig(BaseModel):
 
     model: Literal["linear"] = "linear"
     cohort: Literal["population"] = "population"
-    n: int = Field(default=4000, ge=40, le=1_000_000, description="training hearts")
+    n: int = Field(default=2000, ge=40, le=1_000_000, description="training hearts")
     seed: int = Field(default=0, ge=0, lt=2**63, description="same seed, same model")
     ed_variance: float = Field(default=0.9995, gt=0.5, lt=1.0, description="kept by ED modes")
     motion_variance: float = Field(default=0.995, gt=0.5, lt=1.0, description="by motion modes")
@@ -72,6 +72,14 @@ def build_config(kind: type[Config], content: dict[str, object], where: str | Pa
             expected=f"known keys {known} with values in their ranges",
             remedy="correcting the setting",
         ) from error  # fmt: skip
+
+
+def find_config(name: str | Path) -> Path:
+    """Return the file of a config: a bare name without suffix is a preset, if there is one."""
+    path = Path(name)
+    bare = str(path) == path.stem and not path.is_file()
+    preset = preset_path(path.stem) if bare else path
+    return preset if preset.is_file() else path
 
 
 def preset_path(name: str) -> Path:

@@ -4,9 +4,9 @@ Convention: basal, mid and apical thirds of the cavity's length, the cap 17 belo
 septum lies between the two insertions of the right ventricle and is divided in halves, the free
 wall in four equal angles; the apical third has four quarters about the middle of the septum.
 Anterior is where ``y = z x x`` points, with z from apex to base and x from the left to the right
-ventricle; that holds in a world that does not mirror the heart (checked on ``human_cine``). Labels
-alone do not tell whether a header does, as all of ACDC's do: in a world taken wrongly, anterior and
-inferior change places in segments 1-6, 7-12 and 13-16, and only lateral, septal and cap hold.
+ventricle; that holds in a world that does not mirror the heart (checked on ``human_cine``). No
+header tells whether its world does, as all of ACDC's do: taken wrongly, anterior and inferior
+change places in segments 1-6, 7-12 and 13-16.
 """
 
 from __future__ import annotations

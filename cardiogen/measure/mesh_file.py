@@ -63,7 +63,7 @@ def read_mesh(path: str | Path) -> Mesh:
         raise CardiogenError(
             "S60", path, found=f"a {suffix} file",
             expected="a closed surface (binary .stl or .ply), a NIfTI label map or a folder",
-            remedy="the measures.csv and frames.csv beside a generated heart's meshes, or its STLs",
+            remedy="for generated hearts their measures.csv and frames.csv, or their STL files",
         )  # fmt: skip
     content = read_bounded(path, limit=_LIMIT, family="S")
     vertices, faces = (_parse_ply if suffix == ".ply" else _parse_stl)(content, path)

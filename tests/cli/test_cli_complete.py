@@ -43,6 +43,9 @@ def test_extrapolation_is_marked_in_samples_too(run, refused, tmp_path, ed_map):
     assert facts["extrapolated"] is True
     assert facts["extrapolation_reason"].startswith("CG-D01 age: found 17")
     assert "--allow" not in facts["extrapolation_reason"]
+    # Two draws have no percentiles.
+    assert any("--samples: 2 draws give no 90 % intervals" in note for note in facts["notes"])
+    assert not any("90 %" in name for name in rows_of(tmp_path / "x" / "frames.csv")[0])
     for name in ("samples.csv", "frames.csv", "measures.csv"):
         assert {row["extrapolated"] for row in rows_of(tmp_path / "x" / name)} == {"1"}
     assert "EXTRAPOLATED" in (tmp_path / "x" / "README.txt").read_text()
@@ -50,7 +53,7 @@ def test_extrapolation_is_marked_in_samples_too(run, refused, tmp_path, ed_map):
 
 def test_cycle_lies_on_the_grid_of_the_input_and_begins_with_it(run, tmp_path, ed_map, heart):
     ran = run("complete", ed_map, "--label-map", "ukbb", "--age", "70", "--sex", "F", "--samples",
-              "4", "--out", "x", *FEW)  # fmt: skip
+              "20", "--out", "x", *FEW)  # fmt: skip
     assert ran.code == 0, ran.err
     given, cycle = nib.load(ed_map), nib.load(tmp_path / "x" / "labels.nii.gz")
     assert cycle.shape == (*given.shape, 5)
@@ -59,12 +62,16 @@ def test_cycle_lies_on_the_grid_of_the_input_and_begins_with_it(run, tmp_path, e
     for name, code in CODES["ukbb"].items():
         assert dice(before == code, after[..., 0] == code) > 0.85, name
     frames, samples = (rows_of(tmp_path / "x" / f) for f in ("frames.csv", "samples.csv"))
-    assert len(samples) == 4
+    assert len(samples) == 20
     assert all(row["synthetic"] == "1" for row in frames + samples)
     for row in frames:
-        assert float(row["LV lower 90 % (mL)"]) < float(row["LV upper 90 % (mL)"])
+        for side in ("LV", "RV"):
+            low, mesh, high = (float(row[f"{side} mesh {part}(mL)"])
+                               for part in ("lower 90 % ", "", "upper 90 % "))  # fmt: skip
+            assert low < mesh < high
     # What was seen is known better than what was not.
-    widths = [float(r["LV upper 90 % (mL)"]) - float(r["LV lower 90 % (mL)"]) for r in frames]
+    widths = [float(r["LV mesh upper 90 % (mL)"]) - float(r["LV mesh lower 90 % (mL)"])
+              for r in frames]  # fmt: skip
     assert widths[0] < widths[2]
     (row,), (true,) = rows_of(tmp_path / "x" / "measures.csv"), rows_of(heart / "measures.csv")
     assert float(row["LVEDV (mL)"]) == pytest.approx(float(true["LVEDV (mL)"]), rel=0.05)
@@ -75,15 +82,50 @@ def test_cycle_lies_on_the_grid_of_the_input_and_begins_with_it(run, tmp_path, e
 
 def test_real_patient_on_its_own_grid_and_codes(run, tmp_path, real_data):
     file = real_data / "acdc_dev25" / "patient061" / "patient061_ED_gt.nii.gz"
-    ran = run("complete", file, "--orientation", "mirrored", "--out", "x", "--json", *FEW)
+    ran = run("complete", file, "--label-map", "acdc", "--out", "x", "--json", *FEW)
     assert ran.code == 0, ran.err
     assert ran.json == {"folder": "x"}
+    assert json.loads((tmp_path / "x" / "parameters.json").read_text())["mirrored_world"]
     given, cycle = nib.load(file), nib.load(tmp_path / "x" / "labels.nii.gz")
     assert cycle.shape == (*given.shape, 5)
     assert np.allclose(cycle.affine, given.affine, atol=1e-3)
     before, after = np.asarray(given.dataobj), np.asarray(cycle.dataobj)[..., 0]
     for name, code in CODES["acdc"].items():
         assert dice(before == code, after == code) > 0.8, name
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_unless_told_the_fit_finds_a_mirroring_header(run, tmp_path, ed_map, mirrored):
+    image = nib.load(ed_map)
+    affine = np.diag([-1.0 if mirrored else 1.0, 1, 1, 1]) @ image.affine
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), tmp_path / "ed.nii.gz")
+    ran = run("complete", "ed.nii.gz", "--label-map", "ukbb", "--out", "x", *FEW)
+    assert ran.code == 0
+    facts = json.loads((tmp_path / "x" / "parameters.json").read_text())
+    assert facts["mirrored_world"] is mirrored
+    assert facts["orientation"]["given"] == "assumed"
+    assert facts["orientation"]["margin"] > 0
+    assert "decided by fit" in facts["notes"][-1]
+    assert ran.err.splitlines() == [f"cardiogen: note {note}" for note in facts["notes"]]
+    # What was found out once holds for whoever reads the result: no note, no second search.
+    again = run("measure", "x/labels.nii.gz", "--segments", "17", "--json").json
+    assert again["notes"] == []
+    told = "mirrored" if mirrored else "trusted"
+    said = run("measure", "x/labels.nii.gz", "--segments", "17", "--orientation", told, "--json")
+    assert again["segments"] == said.json["segments"]
+
+
+def test_outputs_of_ours_need_neither_label_map_nor_search(run, tmp_path, heart):
+    folder = tmp_path / "one"
+    folder.mkdir()
+    frame(heart, 0, folder / "labels.nii.gz")
+    (folder / "parameters.json").write_bytes((heart / "parameters.json").read_bytes())
+    ran = run("complete", "one/labels.nii.gz", "--out", "x", *FEW)
+    assert ran.code == 0, ran.err
+    facts = json.loads((tmp_path / "x" / "parameters.json").read_text())
+    assert facts["label_map"]["name"] == "ukbb"
+    assert facts["orientation"] == {"given": "trusted", "margin": None}
+    assert "L63" not in ran.err
 
 
 def test_several_maps_with_their_phases_in_any_order(run, tmp_path, ed_map, heart):
@@ -114,6 +156,7 @@ def test_requests_that_are_refused(refused, tmp_path, ed_map):
     refused("complete", "ed.nii.gz", "small.nii.gz", *one[2:], "--phase", "0", "--phase", "0.3",
             status=3, code="L40a")  # fmt: skip
     refused(*one[:-1], tmp_path, "--overwrite", status=8, code="O02", words="ed.nii.gz")
+    refused("complete", "ed.nii.gz", "--out", "x", status=2, code="U11", words="--label-map")
     refused(*one, "--samples", "-1", status=2, code="U01", words="--samples")
     refused(*one, "--age", "17", status=5, code="D01")
     refused(*one, "--label-map", "mine", status=2, code="U11")

@@ -203,10 +203,24 @@ def test_z_scores_where_sex_and_age_are_known(run, cohort):
     assert rows["b2"]["LVEDV z"] is None
 
 
-def test_closed_mesh(run, heart):
+def test_closed_mesh(run, refused, heart):
     shown = run("measure", heart / "LV_ED.stl", "--json").json["subjects"]
     whole = run("measure", heart / "labels.nii.gz", "--label-map", "ukbb", "--json").json
     assert shown[0]["Volume (mL)"] == pytest.approx(whole["subjects"][0]["LVEDV (mL)"], rel=0.02)
+    for name in ("mesh/frame_000.vtp", "heart.glb"):
+        refused("measure", heart / name, status=3, code="S60", words="frames.csv")
+
+
+def test_segments_of_untrusted_headers_say_so(run, tmp_path, heart, real_data):
+    patient = real_data / "acdc_dev25" / "patient061" / "patient061_ED_gt.nii.gz"
+    file = ("measure", patient, "--label-map", "acdc", "--out", "m.csv", "--overwrite")
+    assert "L63" not in run(*file).err
+    said = run(*file, "--segments", "16").err
+    assert "L63" in said
+    assert "1-6, 7-12 and 13-16" in said
+    assert "--orientation mirrored or trusted" in said
+    assert "L63" not in run(*file, "--segments", "16", "--orientation", "mirrored").err
+    assert "L63" not in run("measure", heart, "--segments", "16", "--json").out
 
 
 @pytest.mark.parametrize("case", built.CASES, ids=[case[0] for case in built.CASES])

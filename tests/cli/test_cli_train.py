@@ -1,6 +1,7 @@
 """``cardiogen train``, and what ``generate`` does with sound and with damaged bundles."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -42,6 +43,31 @@ def test_requests_that_are_refused(refused, tmp_path):
     refused("train", "--out", "b", "--config", "no.toml", status=4, code="M47")
     refused("train", "--out", "kept", status=8, code="O01")
     refused("train", "--out", "kept", "--overwrite", status=8, code="O03")
+
+
+@pytest.mark.parametrize(
+    "flags", [("-n", "200"), ("--seed", "0"), ("--model", "linear"), ("--cohort", "population")]
+)
+def test_flags_beside_a_config_are_refused(refused, tmp_path, flags):
+    (tmp_path / "c.toml").write_text("n = 300")
+    name = flags[0].lstrip("-")
+    for config in ("c.toml", "linear"):
+        refused("train", "--out", "b", "--config", config, *flags, status=2, code="U01",
+                words=f"found {name} beside a file")  # fmt: skip
+
+
+def test_command_trains_on_one_thread_with_the_settings_asked_for(run, monkeypatch):
+    seen = []
+
+    def examples(n, seed):
+        seen.append((n, seed, os.environ.get("OMP_NUM_THREADS")))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cardiogen.cli.train.population_examples", examples)
+    for flags in ((), ("--config", "linear"), ("-n", "300", "--seed", "7")):
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        assert run("train", "--out", "b", *flags).code == 130
+    assert seen == [(2000, 0, "1"), (12000, 2024, "1"), (300, 7, "1")]
 
 
 def damage(name, change):

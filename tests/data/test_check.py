@@ -201,8 +201,24 @@ def test_missing_factors_are_warnings(cohort):
     columns = ["patient", "age", "ed_frame", "es_frame", "n_frames"]
     write_table(cohort / "subjects.csv", columns, rows, overwrite=True)
     report = check_cohort(cohort)
-    assert [f.code for f in report.warnings] == ["CG-C28"] * 4
+    table, lacking = str(cohort / "subjects.csv"), ["height_cm", "sbp_mmhg", "sex", "weight_kg"]
+    assert [(f.code, f.file, f.field) for f in report.warnings] == [
+        ("CG-C28", table, column) for column in lacking
+    ]
+    assert {f.found for f in report.warnings} == {"missing for all subjects (4)"}
     assert report.exit_code == 0
+
+
+def test_gaps_of_a_column_are_told_of_their_subject(cohort):
+    rows = [[f"p{i}", 61 if i != 2 else "", "M" if i else "", 1, 12, 30] for i in range(4)]
+    columns = ["patient", "age", "sex", "ed_frame", "es_frame", "n_frames"]
+    write_table(cohort / "subjects.csv", columns, rows, overwrite=True)
+    report = check_cohort(cohort)
+    single = [(f.file, f.found) for f in report.warnings if not f.field]
+    assert single == [
+        (str(cohort / "p0"), "missing factors: sex"), (str(cohort / "p2"), "missing factors: age")
+    ]  # fmt: skip
+    assert [f.field for f in report.warnings if f.field] == ["height_cm", "sbp_mmhg", "weight_kg"]
 
 
 def test_repeated_frames_and_table_of_a_sequence(tmp_path):

@@ -17,6 +17,7 @@ from cardiogen.data import (
     write_table,
 )
 from cardiogen.data.heart_facts import HeartFacts, facts_beside, read_heart_facts
+from cardiogen.measure import measure_path
 
 GRID = Grid.regular((5, 22, 25), (8, 1.4, 1.9), (5, -20, 31))
 FACTS = {"label_map": {"name": "acdc"}, "key_frames": {"ED": 1, "ES": 3}}
@@ -46,7 +47,7 @@ def test_facts_are_read_and_other_files_of_that_name_say_nothing(tmp_path):
     path = tmp_path / "parameters.json"
     path.write_text(json.dumps(FACTS | {"seed": 2**63, "extrapolated": "no"}))
     facts = read_heart_facts(tmp_path)
-    assert facts == HeartFacts(label_map="acdc", ed_frame=1, es_frame=3)
+    assert facts == HeartFacts(label_map="acdc", ed_frame=1, es_frame=3, orientation="trusted")
     assert facts.cells == {"label_map": "acdc", "ed_frame": "1", "es_frame": "3"}
     assert facts_beside(tmp_path / "labels.nii.gz") == facts
     assert facts_beside(tmp_path / "seg.nii.gz") == HeartFacts()
@@ -73,6 +74,8 @@ BAD = {
     "true frame": (b'{"key_frames": {"ES": true}}', "/key_frames/ES: found True"),
     "no frame": (b'{"key_frames": {"ES": null}}', "/key_frames/ES: found None"),
     "endless frame": (b'{"key_frames": {"ES": %s}}' % (b"9" * 300), "/key_frames/ES"),
+    "text for a flag": (b'{"heart_rate_is_nominal": "no"}', "/heart_rate_is_nominal: .*true or"),
+    "number for a flag": (b'{"mirrored_world": 1}', "/mirrored_world: found 1"),
     "one frame for both": (b'{"key_frames": {"ED": 2, "ES": 2}}', "/key_frames: .*two frames"),
 }  # fmt: skip
 
@@ -106,6 +109,20 @@ def test_a_folder_with_facts_needs_no_label_map(tmp_path):
     assert (sequence.ed, sequence.es, sequence.notes) == (1, 3, ())
     assert np.array_equal(sequence.labels[1], heart(5))
     assert read_cohort(tmp_path / "h", label_map="mnms")[0].label_map == "mnms"
+
+
+@pytest.mark.parametrize(("nominal", "cycle"), [(True, None), (False, 0.8)])
+def test_a_nominal_rate_is_no_measured_cycle(tmp_path, nominal, cycle):
+    store(tmp_path / "h", FACTS | {"heart_rate_is_nominal": nominal}, (6, 5, 4, 3))
+    assert load_sequence(read_cohort(tmp_path / "h")[0]).cycle_s == pytest.approx(cycle)
+    output = measure_path(tmp_path / "h" / "labels.nii.gz").table["LVCO (L/min)"][0]
+    assert np.isfinite(output) != nominal
+
+
+@pytest.mark.parametrize(("mirrored", "found"), [(True, "mirrored"), (False, "trusted")])
+def test_orientation_of_a_completed_heart_is_remembered(tmp_path, mirrored, found):
+    store(tmp_path / "h", FACTS | {"mirrored_world": mirrored}, (6, 5, 4, 3))
+    assert load_sequence(read_cohort(tmp_path / "h")[0]).orientation == found
 
 
 def test_the_table_of_a_cohort_counts_more(tmp_path):

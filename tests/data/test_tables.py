@@ -139,7 +139,7 @@ def test_factor_table_of_generate(tmp_path):
 def test_factor_table_without_ids_counts_rows(tmp_path):
     (tmp_path / "t.csv").write_text("age\n" + "70\n" * 11)
     ids = [subject_id for subject_id, _ in read_factor_table(tmp_path / "t.csv")]
-    assert ids[0] == "row01"
+    assert ids[0] == "row1"
     assert ids[-1] == "row11"
 
 

@@ -3,7 +3,13 @@
 import pytest
 
 from cardiogen.base import CardiogenError
-from cardiogen.engine.config import TrainConfig, build_config, load_config, preset_path
+from cardiogen.engine.config import (
+    TrainConfig,
+    build_config,
+    find_config,
+    load_config,
+    preset_path,
+)
 
 
 def load(tmp_path, content):
@@ -24,6 +30,16 @@ def test_config_presets_are_valid():
     assert presets, f"no preset beside {path}"
     for preset in presets:
         load_config(TrainConfig, preset)
+
+
+def test_bare_names_are_presets_unless_there_is_such_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config("linear") == preset_path("linear")
+    assert load_config(TrainConfig, find_config("linear")).n == 12000
+    for name in ("linear.toml", "configs/linear", tmp_path / "linear", "nonesuch"):
+        assert str(find_config(name)) == str(name)
+    (tmp_path / "linear").write_text("n = 50")
+    assert load_config(TrainConfig, find_config("linear")).n == 50
 
 
 def test_config_lists_the_known_keys(tmp_path):

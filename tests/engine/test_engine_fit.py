@@ -1,5 +1,8 @@
 """Contours lie on the surfaces; the fitted template is the heart that was drawn."""
 
+import io
+import sys
+
 import numpy as np
 import pytest
 
@@ -111,6 +114,7 @@ def test_fit_template_recovers_the_heart(heart, kind, request):
     assert overlap[2] > 0.95
     assert fit.rms_mm < 1.5
     assert not fit.pose.mirrored
+    assert fit.margin is None
     variance = np.linalg.eigvalsh(fit.covariance)
     assert variance.min() > 0
 
@@ -121,9 +125,22 @@ def test_fit_template_recognizes_a_mirrored_copy(heart, stack):
     mirrored = Grid(grid.shape, MIRROR @ grid.affine)
     fit = fit_template(labels, mirrored, orientation="assumed")
     assert fit.pose.mirrored
+    assert fit.margin > 0
     overlap, volume = agreement(fit, labels, mirrored, heart)
     np.testing.assert_allclose(volume, 1.0, atol=0.03)
     assert min(overlap) > 0.94
+
+
+def test_fit_shows_its_progress_on_a_terminal_only(stack, monkeypatch, capsys):
+    labels, grid = stack
+    monkeypatch.setattr(sys.modules["cardiogen.base.progress"], "_PATIENCE_S", -1.0)
+    fit_template(labels, grid)
+    assert capsys.readouterr().err == ""
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    fit_template(labels, grid)
+    assert "fitting" in terminal.getvalue()
 
 
 def test_fit_template_refuses_incomplete_hearts(stack):
