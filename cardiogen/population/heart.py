@@ -120,7 +120,7 @@ def _shape_distribution(size: float) -> dict[str, tuple[ArrayLike, ArrayLike]]:
         "rv_apex": (np.log(np.radians(20.0)), 0.12),
         "rv_center": (np.radians([2.0, 26.0]), np.radians([5.0, 9.0])),
         "rv_width": ([np.log(np.radians(46.0)), 1.1], [0.05, 0.10]),
-        "rv_dome": ([11.0 * size ** (1 / 3), 0.9], [1.7, 0.2]),
+        "rv_dome": ([11.0 * size ** (1 / 3), 0.5], [1.7, 0.12]),
         "endo": (0.0, _ENDO_SD),
         "wall": (0.0, _WALL_SD),
         "rv": (0.0, _RV_SD),
@@ -181,7 +181,7 @@ def _sample_systole(rng: np.random.Generator, ed: Array, phenotypes: Phenotypes)
     twist = np.radians([3.5 + 1.0 * twist_base, -8.5 - 2.0 * twist_apex])
     change[COORDINATES["twist"]] = twist * min(ejected, 1.3)
     # The tricuspid side descends by 23 mm or so, the mitral side by 13.
-    change[COORDINATES["rv_dome"]] = [-16.0 * strain / 0.15, 0.0]
+    change[COORDINATES["rv_dome"]] = [-14.0 * strain / 0.15, 0.0]
     change[COORDINATES["endo"]] = 0.5 * _ENDO_SD * _normal(rng, len(_ENDO_SD)) * ejected
     change[COORDINATES["wall"]] = 0.5 * _WALL_SD * _normal(rng, len(_WALL_SD)) * ejected
     change[COORDINATES["rv"]] = 0.5 * _RV_SD * _normal(rng, len(_RV_SD))
