@@ -228,7 +228,7 @@ class LinearModel:
         return bool(np.isfinite(self.coordinates(latent, phases)).all())
 
     def end_systole(self, latent: Tensor) -> float:
-        """Return the phase of the smallest left ventricular volume."""
+        """Return the phase at which ejection ends: all but 0.5 % of the stroke is out."""
         return end_systole(self.cycle_vector(latent))
 
     def posterior(

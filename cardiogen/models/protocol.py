@@ -89,7 +89,7 @@ class AnatomyModel(Protocol):
         """Whether a latent decodes to a heart: no ventricle ejects more than it holds."""
 
     def end_systole(self, latent: Tensor) -> float:
-        """Return the phase of the smallest left ventricular volume."""
+        """Return the phase at which ejection ends: all but 0.5 % of the stroke is out."""
 
 
 def frame_phases(frames: int) -> Listing[float]:
