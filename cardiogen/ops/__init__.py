@@ -14,6 +14,12 @@ from cardiogen.ops.affine import (
     world_to_grid,
 )
 from cardiogen.ops.check import GridLike, check_shape
+from cardiogen.ops.energy import (
+    bending_energy,
+    bending_map,
+    diffusion_energy,
+    diffusion_map,
+)
 from cardiogen.ops.field import Inversion, automatic_steps, compose, exponentiate, invert
 from cardiogen.ops.filter import box, gaussian, gradient
 from cardiogen.ops.jacobian import (
@@ -36,6 +42,7 @@ from cardiogen.ops.warp import (
     resample,
     sample_at_points,
     warp,
+    warp_frames,
     warp_labels,
     warp_points,
 )
@@ -52,12 +59,16 @@ __all__ = [
     "affine_to_displacement",
     "argmax_labels",
     "automatic_steps",
+    "bending_energy",
+    "bending_map",
     "box",
     "check_shape",
     "compose",
     "control_coords",
     "control_shape",
     "count",
+    "diffusion_energy",
+    "diffusion_map",
     "displaced_coords",
     "expand",
     "exponentiate",
@@ -88,6 +99,7 @@ __all__ = [
     "voxel_affine_to_displacement",
     "voxelize",
     "warp",
+    "warp_frames",
     "warp_labels",
     "warp_points",
     "world_to_grid",

@@ -8,7 +8,7 @@ because torch's own sampler has no second derivative in 3D.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Literal
 
@@ -59,7 +59,11 @@ def sample(
     if order > 0:
         check_floating(image, "image")
 
-    return choose(_sample, image, coords)(image, coords, order, padding)
+    if order == 1:
+        return choose(sample_linear, image, coords)(image, coords, padding)
+    if order == 3:
+        return _sample_cubic(image, coords, padding)
+    return _sample_nearest(image, coords, padding)
 
 
 def push(
@@ -116,26 +120,44 @@ def _check_coords(coords: Tensor, shape: tuple[int, ...], padding: str) -> None:
         raise ValueError(f"padding must be 'border' or 'zeros', got {padding!r}")
 
 
-def _sample(image: Tensor, coords: Tensor, order: int, padding: str) -> Tensor:
-    shape = tuple(image.shape[2:])
-    out = coords.shape[2:]
-    work, coords = _working_copies(image, coords.flatten(2))
-    if order == 0:
-        return _sample_nearest(image, coords, shape, padding).unflatten(2, out)
+def sample_linear(image: Tensor, coords: Tensor, padding: str) -> Tensor:
+    work, coords = _working_copies(image, coords)
 
-    corners = _linear_corners if order == 1 else _cubic_corners
-    if order == 3:
-        work = apply_separable(work, [cubic_prefilter_matrix(n) for n in shape])
+    return _weighted_reads(work, coords, _linear_corners, padding).to(image.dtype)
+
+
+def _sample_cubic(image: Tensor, coords: Tensor, padding: str) -> Tensor:
+    work, coords = _working_copies(image, coords)
+    work = apply_separable(work, [cubic_prefilter_matrix(n) for n in image.shape[2:]])
+
+    return _weighted_reads(work, coords, _cubic_corners, padding).to(image.dtype)
+
+
+def _weighted_reads(image: Tensor, coords: Tensor, corners: Callable, padding: str) -> Tensor:
+    shape, out = tuple(image.shape[2:]), coords.shape[2:]
+    image, coords = _same_batch(image.flatten(2), coords.flatten(2))
     inside = _inside(coords, shape)
-    batch = max(image.shape[0], coords.shape[0])
-    flat = work.flatten(2).expand(batch, -1, -1)
     total: Tensor | float = 0.0
     for index, weight in corners(inside, shape):
-        total = total + _gather(flat, index) * weight.unsqueeze(1)
+        total = total + _gather(image, index) * weight.unsqueeze(1)
     if padding == "zeros":
         total = total * _fade(coords, inside).unsqueeze(1)
 
-    return total.to(image.dtype).unflatten(2, out)
+    return total.unflatten(2, out)
+
+
+def _same_batch(image: Tensor, coords: Tensor) -> tuple[Tensor, Tensor]:
+    """Share images or coords among consecutive samples; a single set of coords stays single."""
+    batch = max(image.shape[0], coords.shape[0])
+    image = image.expand(batch, -1, -1) if image.shape[0] == 1 else _repeated(image, batch)
+
+    return image, coords if coords.shape[0] == 1 else _repeated(coords, batch)
+
+
+def _repeated(tensor: Tensor, batch: int) -> Tensor:
+    repeats = batch // tensor.shape[0]
+
+    return tensor if repeats == 1 else tensor.repeat_interleave(repeats, dim=0)
 
 
 def _push(values: Tensor, coords: Tensor, shape: tuple[int, ...], padding: str) -> Tensor:
@@ -217,17 +239,19 @@ def _cubic_corners(inside: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[Ten
     return _corners(reads, shape)
 
 
-def _sample_nearest(image: Tensor, coords: Tensor, shape: tuple[int, ...], padding: str) -> Tensor:
+def _sample_nearest(image: Tensor, coords: Tensor, padding: str) -> Tensor:
+    shape, out = tuple(image.shape[2:]), coords.shape[2:]
+    flat, coords = _same_batch(image.flatten(2), coords.flatten(2))
     index = torch.zeros_like(coords[:, 0], dtype=torch.long)
     outside = torch.zeros_like(index, dtype=torch.bool)
     for axis, size in zip(coords.detach().unbind(1), shape, strict=True):
         nearest = torch.nan_to_num((axis + 0.5).floor(), nan=0.0)
         outside = outside | (nearest < 0) | (nearest > size - 1)
         index = index * size + nearest.clamp(0, size - 1).long()
-    batch = max(image.shape[0], coords.shape[0])
-    values = _gather(image.flatten(2).expand(batch, -1, -1), index)
+    values = _gather(flat, index)
     if padding == "zeros":
         values = values.masked_fill(outside.unsqueeze(1), 0)
     missing = coords.isnan().any(dim=1).unsqueeze(1)
+    values = values.masked_fill(missing, float("nan") if values.is_floating_point() else 0)
 
-    return values.masked_fill(missing, float("nan") if values.is_floating_point() else 0)
+    return values.unflatten(2, out)

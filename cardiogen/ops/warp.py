@@ -23,7 +23,8 @@ from cardiogen.ops.check import (
     check_same,
     check_shape,
 )
-from cardiogen.ops.sample import Padding, sample
+from cardiogen.ops.kernels import choose
+from cardiogen.ops.sample import Padding, sample, sample_linear
 
 
 def identity_coords(
@@ -66,7 +67,51 @@ def warp(
     check_same(check_field(displacement, "displacement"), shape, "displacement", "moving")
     check_batch(displacement.shape[0], moving.shape[0], "displacement", "moving")
 
+    return _warp(moving, displacement, order, padding)
+
+
+def warp_frames(
+    moving: Tensor, displacement: Tensor, *, order: int = 1, padding: Padding = "border"
+) -> Tensor:
+    """Pull a moving image onto the grid of every frame of a sequence of displacements.
+
+    Frames are folded into the batch as a view and a still image is read where it lies, so nothing
+    is copied.
+
+    Args:
+        moving: one image ``(B, C, *S)`` for all frames, or one per frame ``(B, T, C, *S)``.
+        displacement: ``frame_to_moving`` ``(B, T, d, *S)``, voxels.
+        order: 0, 1 or 3, as in ``warp``.
+        padding: as in ``warp``.
+
+    Returns:
+        ``(B, T, C, *S)``, dtype of ``moving``.
+    """
+    frames = displacement.shape[:2]
+    fields = displacement.flatten(0, 1)
+    if moving.ndim == displacement.ndim:
+        check_same(tuple(moving.shape[:2]), tuple(frames), "moving", "displacement")
+        moving = moving.flatten(0, 1)
+    shape = check_image(moving, "moving")
+    check_same(check_field(fields, "displacement"), shape, "displacement", "moving")
+    if moving.shape[0] not in (frames[0], fields.shape[0]):
+        raise ValueError(
+            f"moving must have the batch size of displacement ({frames[0]}), got {moving.shape[0]}"
+        )
+
+    return _warp(moving, fields, order, padding).unflatten(0, frames)
+
+
+def _warp(moving: Tensor, displacement: Tensor, order: int, padding: Padding) -> Tensor:
+    if order == 1:
+        check_floating(moving, "moving")
+        field = displacement.to(torch.promote_types(displacement.dtype, torch.float32))
+        return choose(_warp_linear, moving, field)(moving, field, padding)
     return sample(moving, displaced_coords(displacement), order=order, padding=padding)
+
+
+def _warp_linear(moving: Tensor, displacement: Tensor, padding: Padding) -> Tensor:
+    return sample_linear(moving, displaced_coords(displacement), padding)
 
 
 def one_hot(labels: Tensor, classes: int, *, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -1,77 +1,89 @@
 """The one place where an operator chooses its implementation.
 
-Every operator that may have a fast form calls ``choose(reference, *tensors)(...)``, where
-``reference`` is its torch form. ``CARDIOGEN_KERNELS`` or ``use_backend`` say which forms may be
-taken: ``reference`` means torch alone, ``auto`` the fastest one that fits the tensors. So far
-torch is the only one, so both give the same function.
+Every operator that has a fast form calls ``choose(reference, *tensors)(...)``, where ``reference``
+is its torch form. ``CARDIOGEN_KERNELS`` or ``use_backend`` say which forms may be taken:
+``reference`` means torch alone, ``auto`` the fastest one that fits the tensors: compiled loops
+(Numba) on CPU, Triton kernels on CUDA. Whatever those cannot do goes to the reference: float64,
+tensors inside ``torch.func`` transforms, forward-mode derivatives, ``torch.compile`` and tracing,
+tensor subclasses, and axes beyond 32-bit indices.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+import importlib.util
+import warnings
+from collections.abc import Callable
+from functools import cache, partial
+from types import ModuleType
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
-from cardiogen.base import CardiogenError
+from cardiogen.ops.kernels.backend import BACKENDS, active_backend, use_backend
+from cardiogen.ops.kernels.functions import FAST
 
-BACKENDS = ("reference", "auto")
-_VARIABLE = "CARDIOGEN_KERNELS"
-_chosen: ContextVar[str | None] = ContextVar("cardiogen_backend", default=None)
 Operator = TypeVar("Operator", bound=Callable)
-
-
-def active_backend() -> str:
-    """Return the back-end in force: that of ``use_backend``, else the environment's, else auto.
-
-    Raises:
-        CardiogenError: U12 if ``CARDIOGEN_KERNELS`` names no back-end.
-    """
-    chosen = _chosen.get()
-    if chosen is not None:
-        return chosen
-    named = os.environ.get(_VARIABLE, "auto")
-    if named not in BACKENDS:
-        raise CardiogenError(
-            "U12", _VARIABLE, found=repr(named), expected=f"one of {', '.join(BACKENDS)}",
-            remedy=f"unset {_VARIABLE}",
-        )  # fmt: skip
-    return named
-
-
-@contextmanager
-def use_backend(name: str) -> Iterator[None]:
-    """Choose the back-end inside a ``with`` block (of this thread or task), over the environment.
-
-    Args:
-        name: ``"reference"`` or ``"auto"``.
-    """
-    if name not in BACKENDS:
-        raise ValueError(f"name must be one of {', '.join(BACKENDS)}, got {name!r}")
-    token = _chosen.set(name)
-    try:
-        yield
-    finally:
-        _chosen.reset(token)
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_MOST_VOXELS = 2**31 - 1
 
 
 def choose(reference: Operator, *tensors: Tensor) -> Operator:
     """Return the implementation of an operator for these tensors under the active back-end.
 
     Args:
-        reference: torch form of the operator; any other form must have its signature and agree
-            with it.
+        reference: torch form of the operator; the others have its signature and agree with it.
         tensors: the arguments that device, dtype and shape are judged by.
     """
     devices = {tensor.device for tensor in tensors}
     if len(devices) > 1:
         raise ValueError(f"tensors must be on one device, got {sorted(map(str, devices))}")
-    active_backend()
+    fast = FAST.get(reference.__name__)
+    if active_backend() == "reference" or fast is None or not _fit(tensors):
+        return reference
+    kernels = _kernels(tensors[0].device.type)
 
-    return reference
+    return reference if kernels is None else partial(fast, kernels, reference)
+
+
+def _fit(tensors: tuple[Tensor, ...]) -> bool:
+    """Return whether tensors are plain float32 or narrower data that kernels can point at."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    if torch.autograd.forward_ad._current_level >= 0:
+        return False
+    return all(
+        type(tensor) in (Tensor, torch.nn.Parameter)
+        and tensor.dtype in _DTYPES
+        and tensor.numel() > 0
+        and tensor[0, 0].numel() <= _MOST_VOXELS
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        for tensor in tensors
+    )
+
+
+@cache
+def _kernels(device: str) -> ModuleType | None:
+    """Return the kernels of a kind of device, or None with a warning that says why there are none.
+
+    Neither Numba nor Triton is imported before a tensor needs it.
+    """
+    if device == "cpu":
+        if importlib.util.find_spec("numba") is None:
+            warnings.warn(
+                "numba is not installed, so warps on CPU take the slow reference; try "
+                "pip install numba", stacklevel=3,
+            )  # fmt: skip
+            return None
+        return importlib.import_module("cardiogen.ops.kernels.cpu")
+    if device == "cuda":
+        cuda = importlib.import_module("cardiogen.ops.kernels.cuda")
+        reason = cuda.available()
+        if reason is not None:
+            warnings.warn(f"warps on CUDA take the slow reference: {reason}", stacklevel=3)
+            return None
+        return cuda
+    return None
 
 
 __all__ = ["BACKENDS", "active_backend", "choose", "use_backend"]

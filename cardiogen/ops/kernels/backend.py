@@ -1,0 +1,48 @@
+"""Which back-end is in force: that of ``use_backend``, else the environment's, else auto."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from cardiogen.base import CardiogenError
+
+BACKENDS = ("reference", "auto")
+_VARIABLE = "CARDIOGEN_KERNELS"
+_chosen: ContextVar[str | None] = ContextVar("cardiogen_backend", default=None)
+
+
+def active_backend() -> str:
+    """Return the back-end in force: that of ``use_backend``, else the environment's, else auto.
+
+    Raises:
+        CardiogenError: U12 if ``CARDIOGEN_KERNELS`` names no back-end.
+    """
+    chosen = _chosen.get()
+    if chosen is not None:
+        return chosen
+    named = os.environ.get(_VARIABLE, "auto")
+    if named not in BACKENDS:
+        raise CardiogenError(
+            "U12", _VARIABLE, found=repr(named), expected=f"one of {', '.join(BACKENDS)}",
+            remedy=f"unset {_VARIABLE}",
+        )  # fmt: skip
+    return named
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Choose the back-end inside a ``with`` block (of this thread or task), over the environment.
+
+    Args:
+        name: ``"reference"`` or ``"auto"``.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"name must be one of {', '.join(BACKENDS)}, got {name!r}")
+    token = _chosen.set(name)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)

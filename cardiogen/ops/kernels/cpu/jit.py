@@ -1,0 +1,258 @@
+"""How kernels are written and compiled: decorators, the job they read, and their place on disk.
+
+A kernel is a compiled C function ``kernel(job, chunk)``. ``job`` is an array of 64-bit words: the
+first ``HEADER`` steer the launch, the others are the kernel's own addresses and numbers. It works
+on its chunk through ``@rows`` functions, whose array arguments do not overlap: without that
+promise the compiler cannot vectorize reads at computed places. Numba makes it for the bodies of
+its own parallel loops alone, and those cannot run in forked children; so the promise is made here
+and the threads are started in ``launch``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import carray, cfunc, njit, types
+from numba.core import cgutils
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.extending import intrinsic
+
+HEADER = 3  # next chunk, number of chunks, address of the kernel
+_JOB = types.CPointer(types.int64)
+_OPTIONS = {"nogil": True, "error_model": "numpy"}
+_compiling = threading.RLock()
+
+
+class _NoAliasCompiler(CompilerBase):
+    """Numba's compiler, told that array arguments do not overlap."""
+
+    def define_pipelines(self) -> list:
+        self.state.flags.noalias = True
+        return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
+
+
+def rows(function: Callable) -> Callable:
+    """Compile a loop over rows that do not overlap; products and sums may be fused."""
+    return njit(pipeline_class=_NoAliasCompiler, fastmath={"contract"}, **_OPTIONS)(function)
+
+
+def exact_rows(function: Callable) -> Callable:
+    """Compile a loop whose every operation rounds, so that its bits do not depend on its split."""
+    return njit(pipeline_class=_NoAliasCompiler, **_OPTIONS)(function)
+
+
+def inline(function: Callable) -> Callable:
+    """Compile a helper into its callers."""
+    return njit(forceinline=True, error_model="numpy")(function)
+
+
+class Kernel:
+    """A C function ``(job, chunk)``, compiled or read from disk when first asked for."""
+
+    def __init__(self, function: Callable) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    @cached_property
+    def address(self) -> int:
+        """Where the compiled function lies."""
+        return self._compiled.address
+
+    @cached_property
+    def _compiled(self) -> object:
+        with _compiling:
+            return compile_cached(types.void(_JOB, types.int64), self._function)
+
+
+def compile_cached(signature: object, function: Callable) -> object:
+    """Compile a C function, on disk if there is a place for it."""
+    folder = cache_folder()
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = before or str(folder or "")
+    try:
+        return cfunc(signature, cache=bool(before or folder), pipeline_class=_NoAliasCompiler)(
+            function
+        )
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def cache_folder() -> Path | None:
+    """Return a folder for compiled kernels: in the package, else in the user's cache, else None.
+
+    Its name holds a digest of the kernels' source: Numba looks at one file alone and would go on
+    with old code when a function in another one changes.
+    """
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.glob("*.py")):
+        digest.update(path.read_bytes())
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cardiogen"
+    for root in (package / "__pycache__", user):
+        folder = root / f"kernels-{digest.hexdigest()[:12]}"
+        if _is_writable(folder):
+            return folder
+    return None
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+@intrinsic(prefer_literal=True)
+def arguments(typing_context, job, count):
+    """Return the ``count`` words of a job after its header."""
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+    result = types.UniTuple(types.int64, count.literal_value)
+
+    def generate(context, builder, signature, values):
+        words = [
+            builder.load(builder.gep(values[0], [ir.Constant(ir.IntType(64), HEADER + k)]))
+            for k in range(count.literal_value)
+        ]
+        return context.make_tuple(builder, result, words)
+
+    return result(job, count), generate
+
+
+@intrinsic
+def _next_chunk(typing_context, job):
+    def generate(context, builder, signature, values):
+        return builder.atomic_rmw("add", values[0], ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(job), generate
+
+
+@intrinsic
+def _call(typing_context, address, job, chunk):
+    def generate(context, builder, signature, values):
+        word = context.get_value_type(signature.args[1])
+        kind = ir.FunctionType(ir.VoidType(), [word, ir.IntType(64)])
+        builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
+        return context.get_dummy_value()
+
+    return types.void(address, job, chunk), generate
+
+
+@intrinsic
+def read(typing_context, array, index):
+    """Return ``array[index]`` for an int32 index from 0: vectorized, one gather instruction."""
+
+    def generate(context, builder, signature, values):
+        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, values[0]).data
+        at = builder.sext(values[1], ir.IntType(64))
+        return builder.load(builder.gep(data, [at], inbounds=True))
+
+    return array.dtype(array, types.int32), generate
+
+
+@intrinsic
+def add_at(typing_context, array, index, value):
+    """Add to ``array[index]`` for an int32 index from 0."""
+
+    def generate(context, builder, signature, values):
+        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, values[0]).data
+        place = builder.gep(data, [builder.sext(values[1], ir.IntType(64))], inbounds=True)
+        builder.store(builder.fadd(builder.load(place), values[2]), place)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int32, array.dtype), generate
+
+
+@intrinsic
+def add32(typing_context, first, second):
+    """Add int32 numbers; Numba's own sum would be an int64."""
+
+    def generate(context, builder, signature, values):
+        return builder.add(values[0], values[1])
+
+    return types.int32(types.int32, types.int32), generate
+
+
+@intrinsic
+def real(typing_context, word):
+    """Return the float64 whose bits a word of a job holds."""
+
+    def generate(context, builder, signature, values):
+        return builder.bitcast(values[0], ir.DoubleType())
+
+    return types.float64(types.int64), generate
+
+
+def _pointer_to(item: types.Type) -> Callable:
+    @intrinsic
+    def pointer(typing_context, address):
+        def generate(context, builder, signature, values):
+            return builder.inttoptr(values[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(item)(address), generate
+
+    return pointer
+
+
+_float_pointer = _pointer_to(types.float32)
+_double_pointer = _pointer_to(types.float64)
+_int_pointer = _pointer_to(types.int32)
+
+
+@inline
+def floats(address, size):
+    """Return the float32 array of ``size`` items at an address."""
+    return carray(_float_pointer(address), size)
+
+
+@inline
+def doubles(address, size):
+    """Return the float64 array of ``size`` items at an address."""
+    return carray(_double_pointer(address), size)
+
+
+@inline
+def ints(address, size):
+    """Return the int32 array of ``size`` items at an address."""
+    return carray(_int_pointer(address), size)
+
+
+@inline
+def scratch(size):
+    """Return a new float32 row."""
+    return np.empty(size, np.float32)
+
+
+def _work(job):
+    """Take chunks until none is left; every thread of a launch runs this."""
+    chunk = _next_chunk(job)
+    while chunk < job[1]:
+        _call(job[2], job, chunk)
+        chunk = _next_chunk(job)
+
+
+def worker_address() -> int:
+    """Return the address of the C function ``work(job)`` that a launch gives to its threads."""
+    return _worker().address
+
+
+def _worker() -> object:
+    global _compiled_worker
+    with _compiling:
+        if _compiled_worker is None:
+            _compiled_worker = compile_cached(types.void(_JOB), _work)
+        return _compiled_worker
+
+
+_compiled_worker: object = None
