@@ -1,6 +1,12 @@
 """Files of hearts: NIfTI, VTP/PVD, STL, animated GLB, CSV, JSON and pictures."""
 
 from cardiogen.export.axes import HeartAxes, axes_from_labels, axes_from_mesh
+from cardiogen.export.bullseye import (
+    bullseye_figure,
+    draw_bullseye,
+    strain_bullseye,
+    write_bullseye,
+)
 from cardiogen.export.captions import describe_factors, describe_measures, reference_bands
 from cardiogen.export.frames import frame_time_s, frame_times, key_frames
 from cardiogen.export.glb import write_glb
@@ -25,6 +31,12 @@ from cardiogen.export.slices import (
 )
 from cardiogen.export.space import Space, check_space, space_tag, to_space
 from cardiogen.export.stl import write_stl, write_stl_surfaces
+from cardiogen.export.strain_curves import (
+    draw_strain_curves,
+    draw_twist,
+    strain_figure,
+    write_strain_curves,
+)
 from cardiogen.export.tables import subject_row, write_frames, write_measures
 from cardiogen.export.vtp import write_mesh_series, write_vtp
 
@@ -38,11 +50,15 @@ __all__ = [
     "Space",
     "axes_from_labels",
     "axes_from_mesh",
+    "bullseye_figure",
     "check_space",
     "code_names",
     "describe_factors",
     "describe_measures",
     "direction_letters",
+    "draw_bullseye",
+    "draw_strain_curves",
+    "draw_twist",
     "four_chamber_plane",
     "frame_time_s",
     "frame_times",
@@ -57,8 +73,11 @@ __all__ = [
     "short_axis_plane",
     "slice_pictures",
     "space_tag",
+    "strain_bullseye",
+    "strain_figure",
     "subject_row",
     "to_space",
+    "write_bullseye",
     "write_contact_sheet",
     "write_frames",
     "write_glb",
@@ -69,5 +88,6 @@ __all__ = [
     "write_preview",
     "write_stl",
     "write_stl_surfaces",
+    "write_strain_curves",
     "write_vtp",
 ]

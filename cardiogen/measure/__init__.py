@@ -20,6 +20,16 @@ from cardiogen.measure.overlap import SurfaceDistances, compare_labels, dice, su
 from cardiogen.measure.paths import Measured, measure_path, z_score_row
 from cardiogen.measure.reference import Reference, reference, reference_measures, z_score
 from cardiogen.measure.segments import segment_table
+from cardiogen.measure.strain import field_strain
+from cardiogen.measure.strain_curves import Strain, strain_rate
+from cardiogen.measure.strain_mesh import mesh_strain
+from cardiogen.measure.strain_tensor import (
+    deformation_gradient,
+    directional_strain,
+    green_lagrange,
+    local_strain,
+)
+from cardiogen.measure.strain_twist import Twist, lv_twist
 from cardiogen.measure.thickness import wall_thickness
 from cardiogen.measure.violation import BOUNDS, Violation
 from cardiogen.measure.volumes import (
@@ -43,7 +53,9 @@ __all__ = [
     "LvFrame",
     "Measured",
     "Reference",
+    "Strain",
     "SurfaceDistances",
+    "Twist",
     "Violation",
     "aha_segments",
     "check_cycle",
@@ -53,12 +65,19 @@ __all__ = [
     "closed_volume",
     "compare_labels",
     "crossing_faces",
+    "deformation_gradient",
     "dice",
+    "directional_strain",
     "end_systole",
+    "field_strain",
+    "green_lagrange",
     "label_volumes",
+    "local_strain",
     "lv_frame",
+    "lv_twist",
     "measure_path",
     "measure_sequence",
+    "mesh_strain",
     "mesh_thickness",
     "mesh_volume",
     "mesh_volumes",
@@ -72,6 +91,7 @@ __all__ = [
     "segment_table",
     "segment_volumes",
     "sequence_volumes",
+    "strain_rate",
     "surface_distances",
     "wall_thickness",
     "z_score",

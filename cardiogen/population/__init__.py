@@ -5,6 +5,13 @@ function of (seed, index), and everything about it is known exactly.
 """
 
 from cardiogen.population.anatomy import COORDINATE_COUNT, COORDINATES, heart_vertices
+from cardiogen.population.annulus import (
+    Annulus,
+    RingStrain,
+    annulus_displacement,
+    annulus_grid,
+)
+from cardiogen.population.annulus_cine import AnnulusCine, annulus_cine, annulus_labels
 from cardiogen.population.cine import CineOptions, render_cine
 from cardiogen.population.conditions import sample_conditions
 from cardiogen.population.heart import PopulationHeart, sample_heart
@@ -23,11 +30,18 @@ from cardiogen.population.template import template_topology
 __all__ = [
     "COORDINATES",
     "COORDINATE_COUNT",
+    "Annulus",
+    "AnnulusCine",
     "CineOptions",
     "Phenotypes",
     "PopulationHeart",
     "Pose",
+    "RingStrain",
     "Timing",
+    "annulus_cine",
+    "annulus_displacement",
+    "annulus_grid",
+    "annulus_labels",
     "displacement_field",
     "heart_frame",
     "heart_vertices",
