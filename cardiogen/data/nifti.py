@@ -62,6 +62,7 @@ def read_image(
     repair_shear: bool = False,
     frames: Frames = "any",
     limit: int | None = None,
+    contrast: bool = True,
 ) -> Image:
     """Read an image of real intensities.
 
@@ -71,6 +72,7 @@ def read_image(
         repair_shear: accept sheared axes, made perpendicular with a note.
         frames: ``"one"`` wants a 3D image, ``"many"`` a 4D one with at least two frames.
         limit: most bytes to accept, by default 4 GiB.
+        contrast: refuse an image of one value (N39); False for masks and displacement fields.
 
     Returns:
         Image in float32 or, where nothing is scaled, in the stored type.
@@ -79,7 +81,7 @@ def read_image(
         CardiogenError: N01-N49 for what is wrong with the file (exit 3; N07 and N08: exit 6).
     """
     image = _read(path, prefer=prefer, repair_shear=repair_shear, frames=frames, limit=limit)
-    if image.data.min() == image.data.max():
+    if contrast and image.data.min() == image.data.max():
         raise CardiogenError(
             "N39", path, found=f"zero variance: every voxel is {image.data.flat[0]:g}",
             expected="an image with contrast", remedy="exporting the file again",
