@@ -1,0 +1,1 @@
+"""Parts of ``bench_ops.py``: cases, contenders, timing, peak memory and the report."""
