@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from cardiogen.ops.check import check_floating, check_image, check_spacing, per_axis
-from cardiogen.ops.kernels import choose
 from cardiogen.ops.separable import apply_separable, tap_matrix
 
 # Beyond four standard deviations a Gaussian holds 6e-5 of its weight; the rest is renormalized.
@@ -41,7 +40,7 @@ def gaussian(
         raise ValueError(f"sigma must be finite and not negative, got {sigmas}")
     taps = [_gaussian_taps(s / step) for s, step in zip(sigmas, steps, strict=True)]
 
-    return choose(_filter, image)(image, taps)
+    return _filter(image, taps)
 
 
 def box(image: Tensor, radius: int | tuple[int, ...]) -> Tensor:
@@ -58,7 +57,7 @@ def box(image: Tensor, radius: int | tuple[int, ...]) -> Tensor:
         raise ValueError(f"radius must be whole and not negative, got {radii}")
     taps = [_box_taps(int(r)) for r in radii]
 
-    return choose(_filter, image)(image, taps)
+    return _filter(image, taps)
 
 
 def gradient(image: Tensor, *, spacing: tuple[float, ...]) -> Tensor:
@@ -90,25 +89,21 @@ def _slope(image: Tensor, axis: int, step: float) -> Tensor:
     return torch.cat([first, inner, last], dim=axis) / step
 
 
-def _gaussian_taps(sigma: float) -> Tensor | None:
+def _gaussian_taps(sigma: float) -> tuple[float, ...] | None:
     reach = math.floor(_TRUNCATE * sigma + 0.5)
     if reach == 0:
         return None
-    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-reach, reach + 1)]
+    total = math.fsum(weights)
 
-    return weights / weights.sum()
-
-
-def _box_taps(radius: int) -> Tensor | None:
-    if radius == 0:
-        return None
-    width = 2 * radius + 1
-
-    return torch.full((width,), 1 / width, dtype=torch.float64)
+    return tuple(weight / total for weight in weights)
 
 
-def _filter(image: Tensor, taps: list[Tensor | None]) -> Tensor:
+def _box_taps(radius: int) -> tuple[float, ...] | None:
+    return (1 / (2 * radius + 1),) * (2 * radius + 1) if radius > 0 else None
+
+
+def _filter(image: Tensor, taps: list[tuple[float, ...] | None]) -> Tensor:
     matrices = [
         None if weights is None else tap_matrix(weights, size)
         for weights, size in zip(taps, image.shape[2:], strict=True)

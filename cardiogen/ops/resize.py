@@ -16,6 +16,7 @@ from torch import Tensor
 from cardiogen.ops.check import check_field, check_floating, check_image, check_shape
 from cardiogen.ops.filter import gaussian
 from cardiogen.ops.sample import sample
+from cardiogen.ops.separable import apply_separable, linear_matrix
 
 # Standard deviation that takes an image of unit blur (a voxel as full width at half maximum) to
 # one of f voxels is 0.4247 sqrt(f^2 - 1) (Cardoso et al., MICCAI 2015).
@@ -119,6 +120,10 @@ def _factors(old: Sequence[int], new: Sequence[int]) -> list[float]:
 
 
 def _resampled(image: Tensor, shape: Sequence[int], factors: list[float], order: int) -> Tensor:
+    if order == 1:
+        check_floating(image, "image")
+        pairs = zip(image.shape[2:], shape, strict=True)
+        return apply_separable(image, [None if n == m else linear_matrix(n, m) for n, m in pairs])
     dtype = torch.float64 if image.dtype == torch.float64 else torch.float32
     axes = [
         (torch.arange(size, dtype=torch.float64) * factor).to(dtype).to(image.device)

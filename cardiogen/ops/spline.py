@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from cardiogen.ops.check import check_floating, check_image, check_spacing
-from cardiogen.ops.kernels import choose
-from cardiogen.ops.separable import apply_separable, cubic_weights
+from cardiogen.ops.separable import apply_separable, axis_matrix, cubic_weights
 
 # Cells are counted with this slack, so that 12 x 1.4 mm / 4.2 mm is 4 cells and not 5.
 _SLACK = 1e-9
@@ -64,7 +63,12 @@ def expand(
     _check_control(control, shape, spacing, control_spacing)
     strides = _strides(shape, spacing, control_spacing)
 
-    return choose(_expand, control)(control, tuple(shape), strides)
+    matrices = [
+        None if size == 1 else _basis_matrix(size, stride)
+        for size, stride in zip(shape, strides, strict=True)
+    ]
+
+    return apply_separable(control, matrices)
 
 
 def subdivide(
@@ -93,7 +97,7 @@ def subdivide(
     halved = tuple(length / 2 for length in control_spacing)
     fine = control_shape(shape, spacing=spacing, control_spacing=halved)
     matrices = [
-        None if points == 1 else _subdivision_matrix(points)[:wanted]
+        None if points == 1 else _subdivision_matrix(points, wanted)
         for points, wanted in zip(control.shape[2:], fine, strict=True)
     ]
 
@@ -150,15 +154,7 @@ def _check_control(
         raise ValueError(f"control must have the control_shape of the grid, {wanted}, got {found}")
 
 
-def _expand(control: Tensor, shape: tuple[int, ...], strides: tuple[float, ...]) -> Tensor:
-    matrices = [
-        None if size == 1 else _basis_matrix(size, stride)
-        for size, stride in zip(shape, strides, strict=True)
-    ]
-
-    return apply_separable(control, matrices)
-
-
+@axis_matrix
 def _basis_matrix(size: int, stride: float) -> Tensor:
     """Return the weight of every control point at every voxel, ``(size, cells + 3)``."""
     cells = _cells(size, stride)
@@ -170,8 +166,9 @@ def _basis_matrix(size: int, stride: float) -> Tensor:
     return torch.zeros(size, cells + 3, dtype=torch.float64).scatter_(1, columns, weights)
 
 
-def _subdivision_matrix(points: int) -> Tensor:
-    """Return the refinement ``(2 cells + 3, cells + 3)`` with ``points = cells + 3``."""
+@axis_matrix
+def _subdivision_matrix(points: int, wanted: int) -> Tensor:
+    """Return the first rows of the refinement ``(2 cells + 3, cells + 3)``, points cells + 3."""
     # Fine point s sits at knot s - 1 of the halved lattice, coarse point s at knot s - 1.
     matrix = torch.zeros(2 * points - 3, points, dtype=torch.float64)
     for row in range(2 * points - 3):
@@ -181,4 +178,4 @@ def _subdivision_matrix(points: int) -> Tensor:
         else:
             matrix[row, below : below + 3] = torch.tensor([1.0, 6.0, 1.0]).double() / 8
 
-    return matrix
+    return matrix[:wanted]

@@ -20,6 +20,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from cardiogen.ops.kernels.autograd import transformed
 from cardiogen.ops.kernels.backend import BACKENDS, active_backend, use_backend
 from cardiogen.ops.kernels.functions import FAST
 
@@ -35,6 +36,8 @@ def choose(reference: Operator, *tensors: Tensor) -> Operator:
         reference: torch form of the operator; the others have its signature and agree with it.
         tensors: the arguments that device, dtype and shape are judged by.
     """
+    if torch.compiler.is_compiling():
+        return reference
     devices = {tensor.device for tensor in tensors}
     if len(devices) > 1:
         raise ValueError(f"tensors must be on one device, got {sorted(map(str, devices))}")
@@ -48,16 +51,13 @@ def choose(reference: Operator, *tensors: Tensor) -> Operator:
 
 def _fit(tensors: tuple[Tensor, ...]) -> bool:
     """Return whether tensors are plain float32 or narrower data that kernels can point at."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    if torch.autograd.forward_ad._current_level >= 0:
+    if torch.jit.is_tracing() or transformed(*tensors):
         return False
     return all(
         type(tensor) in (Tensor, torch.nn.Parameter)
         and tensor.dtype in _DTYPES
         and tensor.numel() > 0
         and tensor[0, 0].numel() <= _MOST_VOXELS
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
         for tensor in tensors
     )
 

@@ -1,82 +1,29 @@
-"""Operators with derivatives, built from the raw kernels of a back-end.
+"""The operators that have kernels, each with its gradient.
 
 A back-end is a module of plain functions of contiguous float32 tensors (``kernels/cpu`` and
-``kernels/cuda`` have the same ones). Here they become differentiable: first derivatives by the
-kernels, second ones by the torch reference, through which the first are then computed again.
+``kernels/cuda`` have the same ones). A function here takes such a module, the torch form of an
+operator and the arguments of that; ``FAST`` lists them by the name of the torch form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from cardiogen.ops.kernels.backend import use_backend
+from cardiogen.ops.kernels.autograd import Operator, fused
 from cardiogen.ops.kernels.squaring import exponential, exponential_gradient
 
+if TYPE_CHECKING:
+    from cardiogen.ops.separable import AxisMatrix
 
-class Operator(NamedTuple):
-    """The raw forms of one operator.
-
-    Attributes:
-        forward: ``(kernels, *tensors, **options) -> result``.
-        backward: ``(kernels, grad, tensors, needs, **options) -> one gradient or None each``.
-    """
-
-    forward: Callable
-    backward: Callable
-
-
-class _Fused(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, operator: Operator, kernels: ModuleType, reference: Callable, options: dict,
-        *tensors: Tensor,
-    ) -> Tensor:  # fmt: skip
-        ctx.save_for_backward(*tensors)
-        ctx.operator, ctx.kernels, ctx.reference, ctx.options = (
-            operator, kernels, reference, options,
-        )  # fmt: skip
-
-        return operator.forward(kernels, *tensors, **options)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        needs = ctx.needs_input_grad[4:]
-        if torch.is_grad_enabled():
-            grads = _reference_gradients(ctx.reference, ctx.saved_tensors, needs, grad)
-        else:
-            grads = ctx.operator.backward(
-                ctx.kernels, grad.contiguous(), ctx.saved_tensors, needs, **ctx.options
-            )
-
-        return (None, None, None, None, *grads)
-
-
-def fused(
-    operator: Operator, kernels: ModuleType, reference: Callable, *tensors: Tensor, **options: Any
-) -> Tensor:
-    """Apply an operator; ``reference(*tensors)`` is its torch form with the same options."""
-    contiguous = [tensor.contiguous() for tensor in tensors]
-
-    return _Fused.apply(operator, kernels, reference, options, *contiguous)
-
-
-def _reference_gradients(
-    reference: Callable, tensors: tuple[Tensor, ...], needs: tuple[bool, ...], grad: Tensor
-) -> list[Tensor | None]:
-    wanted = [tensor for tensor, need in zip(tensors, needs, strict=True) if need]
-    with torch.enable_grad(), use_backend("reference"):
-        result = reference(*tensors)
-        found = iter(
-            torch.autograd.grad(result, wanted, grad, create_graph=True, allow_unused=True)
-        )
-
-    return [next(found) if need else None for need in needs]
+# A row of more weights is faster as a matrix product.
+_MOST_TAPS = 48
 
 
 def _shared(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,10 +149,109 @@ def _exponentiate(
     return fused(_EXPONENTIATE, kernels, reference, velocity, counts=tuple(counts))
 
 
+def _apply_axes(
+    kernels: ModuleType, tensor: Tensor, *, matrices: Sequence[AxisMatrix | None]
+) -> Tensor:
+    for axis, matrix in enumerate(matrices):
+        if matrix is None:
+            continue
+        if matrix.taps <= _MOST_TAPS:
+            tensor = kernels.banded(tensor, axis, *matrix.bands(tensor.device))
+        else:
+            dense = matrix.matrix(tensor.dtype, tensor.device)
+            moved = torch.movedim(tensor, axis + 2, -1)
+            tensor = torch.movedim(moved @ dense.T, -1, axis + 2).contiguous()
+
+    return tensor
+
+
+def _apply_axes_backward(
+    kernels: ModuleType, grad: Tensor, tensors: tuple[Tensor, ...], needs: tuple[bool, ...],
+    *, matrices: Sequence[AxisMatrix | None],
+) -> tuple[Tensor, ...]:  # fmt: skip
+    adjoints = [None if matrix is None else matrix.transposed for matrix in matrices]
+
+    return (_apply_axes(kernels, grad, matrices=adjoints),)
+
+
+_SEPARABLE = Operator(_apply_axes, _apply_axes_backward)
+
+
+def _apply_separable(
+    kernels: ModuleType, reference: Callable, tensor: Tensor,
+    matrices: Sequence[AxisMatrix | None],
+) -> Tensor:  # fmt: skip
+    reference = partial(reference, matrices=matrices)
+    with torch.autocast(tensor.device.type, enabled=False):
+        found = fused(_SEPARABLE, kernels, reference, tensor.float(), matrices=matrices)
+
+    return found.to(tensor.dtype)
+
+
+_DETERMINANT = Operator(
+    lambda kernels, field: kernels.jacobian_determinant(field),
+    lambda kernels, grad, tensors, needs: (kernels.jacobian_determinant_backward(grad, *tensors),),
+)
+
+
+def _jacobian_determinant(
+    kernels: ModuleType, reference: Callable, displacement: Tensor
+) -> Tensor:
+    found = fused(_DETERMINANT, kernels, reference, displacement.float())
+
+    return found.to(displacement.dtype)
+
+
+_FOLDING = Operator(lambda kernels, field: kernels.folding_determinants(field), None)
+
+
+def _folding_determinants(
+    kernels: ModuleType, reference: Callable, displacement: Tensor
+) -> Tensor:
+    found = fused(_FOLDING, kernels, reference, displacement.float())
+
+    return found.to(displacement.dtype)
+
+
+def _energy_backward(
+    kernels: ModuleType, grad: Tensor, tensors: tuple[Tensor, ...], needs: tuple[bool, ...],
+    *, order: int, spacing: tuple[float, ...],
+) -> tuple[Tensor, ...]:  # fmt: skip
+    slope = tensors[1]
+
+    return (slope * grad.view(-1, *[1] * (slope.ndim - 1)),)
+
+
+_ENERGY = Operator(
+    lambda kernels, field, order, spacing: kernels.stiffness(field, order=order, spacing=spacing),
+    _energy_backward,
+)
+
+
+def _energy(
+    order: int, kernels: ModuleType, reference: Callable, displacement: Tensor,
+    spacing: tuple[float, ...],
+) -> Tensor:  # fmt: skip
+    voxels = math.prod(displacement.shape[2:])
+    total = partial(_total_energy, reference, spacing)
+    found = fused(_ENERGY, kernels, total, displacement.float(), order=order, spacing=spacing)
+
+    return found / voxels
+
+
+def _total_energy(reference: Callable, spacing: tuple[float, ...], displacement: Tensor) -> Tensor:
+    return reference(displacement, spacing) * math.prod(displacement.shape[2:])
+
+
 FAST: dict[str, Callable] = {
+    "_apply_separable": _apply_separable,
+    "_bending_energy": partial(_energy, 2),
     "_compose": _compose,
+    "_diffusion_energy": partial(_energy, 1),
     "_exponentiate": _exponentiate,
+    "_folding_determinants": _folding_determinants,
+    "_jacobian_determinant": _jacobian_determinant,
     "_push": _push,
-    "sample_linear": _sample,
     "_warp_linear": _warp,
+    "sample_linear": _sample,
 }

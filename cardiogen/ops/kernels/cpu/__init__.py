@@ -9,10 +9,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cardiogen.ops.kernels.cpu.compose import compose, compose_backward_self
+from cardiogen.ops.kernels.cpu.composition import compose, compose_backward_self
+from cardiogen.ops.kernels.cpu.folding import folding_determinants
+from cardiogen.ops.kernels.cpu.jacobian import (
+    jacobian_determinant,
+    jacobian_determinant_backward,
+)
 from cardiogen.ops.kernels.cpu.launch import LAUNCHERS, active_launcher
-from cardiogen.ops.kernels.cpu.sample import coords_gradient, sample
+from cardiogen.ops.kernels.cpu.roughness import stiffness
+from cardiogen.ops.kernels.cpu.sampling import coords_gradient, sample
 from cardiogen.ops.kernels.cpu.scatter import push
+from cardiogen.ops.kernels.cpu.separable import banded
 
 
 def sample_backward(
@@ -49,9 +56,14 @@ def sample_backward(
 __all__ = [
     "LAUNCHERS",
     "active_launcher",
+    "banded",
     "compose",
     "compose_backward_self",
+    "folding_determinants",
+    "jacobian_determinant",
+    "jacobian_determinant_backward",
     "push",
     "sample",
     "sample_backward",
+    "stiffness",
 ]

@@ -45,6 +45,13 @@ def rows(function: Callable) -> Callable:
     return njit(pipeline_class=_NoAliasCompiler, fastmath={"contract"}, **_OPTIONS)(function)
 
 
+def sums(function: Callable) -> Callable:
+    """Compile a sum over a row whose terms may be taken in another, but fixed, order."""
+    fast = {"contract", "reassoc"}
+
+    return njit(pipeline_class=_NoAliasCompiler, fastmath=fast, **_OPTIONS)(function)
+
+
 def exact_rows(function: Callable) -> Callable:
     """Compile a loop whose every operation rounds, so that its bits do not depend on its split."""
     return njit(pipeline_class=_NoAliasCompiler, **_OPTIONS)(function)

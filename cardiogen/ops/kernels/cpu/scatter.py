@@ -27,7 +27,7 @@ from cardiogen.ops.kernels.cpu.jit import (
 )
 from cardiogen.ops.kernels.cpu.launch import launch
 from cardiogen.ops.kernels.cpu.lines import FREE_LINE, cell, limits, line_span, voxel_strides
-from cardiogen.ops.kernels.cpu.sample import (
+from cardiogen.ops.kernels.cpu.sampling import (
     lines_of,
     lines_per_chunk,
     locate_line,

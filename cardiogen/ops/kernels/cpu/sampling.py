@@ -1,4 +1,4 @@
-"""Linear sampling at coords or displaced voxels, and its gradient with respect to the positions."""
+"""Linear sampling at coords or displaced voxels, and its gradient with respect to positions."""
 
 from __future__ import annotations
 
@@ -200,11 +200,16 @@ def _mask(slope, inside):
 
 
 @rows
-def _fade_slope(slope, value, fade, falls, other, another):
-    """Apply the product rule to value times fade, along one axis."""
+def _fade_slope(slope, value, inside, falls, other, another):
+    """Differentiate value times fade along one axis: on the grid value changes, beyond it fade.
+
+    Where neither does the slope is 0, written so that a NaN there stays behind.
+    """
+    zero = np.float32(0)
     for w in range(len(slope)):
         both = other[w] * another[w]
-        slope[w] = slope[w] * (fade[w] * both) + value[w] * (falls[w] * both)
+        beyond = value[w] * (falls[w] * both) if falls[w] != zero else zero
+        slope[w] = slope[w] * both if inside[w] == np.float32(1) else beyond
 
 
 @rows
@@ -269,8 +274,8 @@ def _coords_gradient(job, chunk):
             if not fading:
                 base, step = row_base(line, axis, height, relative), axis == 2 and relative
                 within(fields[at : at + size], 1, base, step, shape[axis], marks[axis, 0])
-            _mask(slope, marks[axis, 0])
-            if fading:
+                _mask(slope, marks[axis, 0])
+            else:
                 i, k = (axis + 1) % 3, (axis + 2) % 3
-                _fade_slope(slope, value, marks[axis, 1], marks[axis, 2], marks[i, 1], marks[k, 1])
+                _fade_slope(slope, value, marks[axis, 0], marks[axis, 2], marks[i, 1], marks[k, 1])
             out[at : at + size] = slope

@@ -25,7 +25,7 @@ from cardiogen.ops.kernels.cpu.lines import (
     voxel_strides,
     within,
 )
-from cardiogen.ops.kernels.cpu.sample import (
+from cardiogen.ops.kernels.cpu.sampling import (
     batches,
     lines_of,
     lines_per_chunk,
