@@ -7,6 +7,7 @@ differences inside the grid count: nothing is padded, and a border neither pulls
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 
 import torch
@@ -113,7 +114,7 @@ def _diffusion_energy(displacement: Tensor, spacing: tuple[float, ...]) -> Tenso
     for _, edges in _diffusion_edges(displacement, spacing):
         total = total + edges.square().flatten(1).sum(dim=1)
 
-    return total / displacement[0, 0].numel()
+    return total / math.prod(displacement.shape[2:])
 
 
 def _bending_energy(displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
@@ -121,7 +122,7 @@ def _bending_energy(displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
     for axes, bends in _bending_cells(displacement, spacing):
         total = total + len(axes) * bends.square().flatten(1).sum(dim=1)
 
-    return total / displacement[0, 0].numel()
+    return total / math.prod(displacement.shape[2:])
 
 
 def _diffusion_edges(displacement: Tensor, spacing: tuple[float, ...]) -> list[tuple[int, Tensor]]:

@@ -116,6 +116,11 @@ def _check_coords(coords: Tensor, shape: tuple[int, ...], padding: str) -> None:
             f"coords must be float32 or float64, got {coords.dtype}: half precision misplaces "
             "voxels"
         )
+    check_padding(padding)
+
+
+def check_padding(padding: str) -> None:
+    """Refuse what is none of the two kinds of padding."""
     if padding not in _PADDINGS:
         raise ValueError(f"padding must be 'border' or 'zeros', got {padding!r}")
 
@@ -148,14 +153,21 @@ def _weighted_reads(image: Tensor, coords: Tensor, corners: Callable, padding: s
 
 def _same_batch(image: Tensor, coords: Tensor) -> tuple[Tensor, Tensor]:
     """Share images or coords among consecutive samples; a single set of coords stays single."""
-    batch = max(image.shape[0], coords.shape[0])
+    batch = _batch(image, coords)
     image = image.expand(batch, -1, -1) if image.shape[0] == 1 else _repeated(image, batch)
 
     return image, coords if coords.shape[0] == 1 else _repeated(coords, batch)
 
 
+def _batch(first: Tensor, second: Tensor) -> int:
+    """Return the batch size of the result; an empty batch stays empty."""
+    sizes = first.shape[0], second.shape[0]
+
+    return 0 if 0 in sizes else max(sizes)
+
+
 def _repeated(tensor: Tensor, batch: int) -> Tensor:
-    repeats = batch // tensor.shape[0]
+    repeats = batch // max(tensor.shape[0], 1)
 
     return tensor if repeats == 1 else tensor.repeat_interleave(repeats, dim=0)
 
@@ -165,7 +177,7 @@ def _push(values: Tensor, coords: Tensor, shape: tuple[int, ...], padding: str) 
     inside = _inside(coords, shape)
     if padding == "zeros":
         work = work * _fade(coords, inside).unsqueeze(1)
-    batch = max(values.shape[0], coords.shape[0])
+    batch = _batch(values, coords)
     voxels = torch.Size(shape).numel()
     total = work.new_zeros(batch, work.shape[1], voxels)
     for index, weight in _linear_corners(inside, shape):

@@ -8,13 +8,17 @@ Matrices are made once, in float64, and applied in the tensor's own precision, f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property, wraps
-from typing import NamedTuple
+from functools import cached_property, lru_cache, wraps
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from cardiogen.ops.kernels import choose
+from cardiogen.ops.kernels import choose, transformed
+
+# Matrices kept of each kind: blurs of random width would else fill the memory.
+_KEPT = 64
+Made = TypeVar("Made")
 
 
 class Bands(NamedTuple):
@@ -60,22 +64,33 @@ class AxisMatrix:
 
     def _at(self, key: object, make: Callable) -> object:
         if key not in self._placed:
-            # Made under inference mode they could never be saved for a gradient.
-            with torch.inference_mode(False):
-                self._placed[key] = make()
+            self._placed[key] = _made_to_keep(make)
         return self._placed[key]
 
 
 def axis_matrix(build: Callable[..., Tensor]) -> Callable[..., AxisMatrix]:
     """Make a function of plain values that returns a dense matrix return a kept ``AxisMatrix``."""
 
-    @cache
-    @wraps(build)
+    @lru_cache(maxsize=_KEPT)
     def kept(*values: object) -> AxisMatrix:
-        with torch.inference_mode(False):
-            return AxisMatrix(build(*values))
+        return _made_to_keep(lambda: AxisMatrix(build(*values)))
 
-    return kept
+    @wraps(build)
+    def matrix(*values: object) -> AxisMatrix:
+        # What a tracer makes is of use to that tracer alone.
+        traced = torch.compiler.is_compiling() or transformed()
+
+        return AxisMatrix(build(*values)) if traced else kept(*values)
+
+    return matrix
+
+
+def _made_to_keep(make: Callable[[], Made]) -> Made:
+    """Make tensors that can be saved for gradients later, on CPU whatever the default device."""
+    if torch.compiler.is_compiling():
+        return make()
+    with torch.inference_mode(False), torch.device("cpu"):
+        return make()
 
 
 def apply_separable(tensor: Tensor, matrices: Sequence[AxisMatrix | None]) -> Tensor:

@@ -24,7 +24,7 @@ from cardiogen.ops.check import (
     check_shape,
 )
 from cardiogen.ops.kernels import choose
-from cardiogen.ops.sample import Padding, sample, sample_linear
+from cardiogen.ops.sample import Padding, check_padding, sample, sample_linear
 
 
 def identity_coords(
@@ -89,12 +89,13 @@ def warp_frames(
     """
     frames = displacement.shape[:2]
     fields = displacement.flatten(0, 1)
-    if moving.ndim == displacement.ndim:
+    per_frame = moving.ndim == displacement.ndim
+    if per_frame:
         check_same(tuple(moving.shape[:2]), tuple(frames), "moving", "displacement")
         moving = moving.flatten(0, 1)
     shape = check_image(moving, "moving")
     check_same(check_field(fields, "displacement"), shape, "displacement", "moving")
-    if moving.shape[0] not in (frames[0], fields.shape[0]):
+    if not per_frame and moving.shape[0] != frames[0]:
         raise ValueError(
             f"moving must have the batch size of displacement ({frames[0]}), got {moving.shape[0]}"
         )
@@ -105,6 +106,7 @@ def warp_frames(
 def _warp(moving: Tensor, displacement: Tensor, order: int, padding: Padding) -> Tensor:
     if order == 1:
         check_floating(moving, "moving")
+        check_padding(padding)
         field = displacement.to(torch.promote_types(displacement.dtype, torch.float32))
         return choose(_warp_linear, moving, field)(moving, field, padding)
     return sample(moving, displaced_coords(displacement), order=order, padding=padding)

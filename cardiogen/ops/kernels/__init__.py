@@ -20,13 +20,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from cardiogen.ops.kernels import backend
 from cardiogen.ops.kernels.autograd import transformed
 from cardiogen.ops.kernels.backend import BACKENDS, active_backend, use_backend
 from cardiogen.ops.kernels.functions import FAST
 
 Operator = TypeVar("Operator", bound=Callable)
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_MOST_VOXELS = 2**31 - 1
 
 
 def choose(reference: Operator, *tensors: Tensor) -> Operator:
@@ -57,7 +57,7 @@ def _fit(tensors: tuple[Tensor, ...]) -> bool:
         type(tensor) in (Tensor, torch.nn.Parameter)
         and tensor.dtype in _DTYPES
         and tensor.numel() > 0
-        and tensor[0, 0].numel() <= _MOST_VOXELS
+        and tensor[0, 0].numel() <= backend.MOST_VOXELS
         for tensor in tensors
     )
 

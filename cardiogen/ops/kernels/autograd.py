@@ -51,35 +51,52 @@ class _Fused(torch.autograd.Function):
             inputs = ctx.saved_tensors[: len(needs)]
             grads = _reference_gradients(reference, inputs, needs, grad)
         else:
-            grads = operator.backward(
-                kernels, grad.contiguous(), ctx.saved_tensors, needs, **options
-            )
+            # Hooks on saved tensors may have returned them in another layout.
+            tensors = tuple(_plain(tensor) for tensor in ctx.saved_tensors)
+            grads = operator.backward(kernels, _plain(grad), tensors, needs, **options)
 
         return (None, None, None, None, *grads)
 
 
 def transformed(*tensors: Tensor) -> bool:
-    """Return whether tensors are inside a ``torch.func`` transform or forward-mode derivative."""
-    if torch.autograd.forward_ad._current_level >= 0:
-        return True
-    return any(torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in tensors)
+    """Return whether tensors carry batches or derivatives, or are watched by a tracer.
+
+    Kernels read memory alone and would drop all that: ``torch.func`` transforms, forward-mode
+    derivatives, and modes that follow every operator (fake tensors, ``make_fx``).
+    """
+    functorch = torch._C._functorch
+    watched = (
+        torch.autograd.forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack() > 0
+        or functorch.peek_interpreter_stack() is not None
+    )
+
+    return watched or any(
+        functorch.is_functorch_wrapped_tensor(tensor) or functorch.is_legacy_batchedtensor(tensor)
+        for tensor in tensors
+    )
 
 
 def fused(
     operator: Operator, kernels: ModuleType, reference: Callable, *tensors: Tensor, **options: Any
 ) -> Tensor:
     """Apply an operator; ``reference(*tensors)`` is its torch form with the same options."""
-    contiguous = [tensor.contiguous() for tensor in tensors]
+    return _Fused.apply(operator, kernels, reference, options, *map(_plain, tensors))
 
-    return _Fused.apply(operator, kernels, reference, options, *contiguous)
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Return a tensor whose memory is its values in order; a view may be that but for the sign."""
+    return tensor.resolve_neg().contiguous()
 
 
 def _reference_gradients(
     reference: Callable, tensors: tuple[Tensor, ...], needs: tuple[bool, ...], grad: Tensor
 ) -> list[Tensor | None]:
     twice = torch.is_grad_enabled()
-    wanted = [tensor for tensor, need in zip(tensors, needs, strict=True) if need]
     with torch.enable_grad(), use_backend("reference"):
+        # Views, since one tensor may have been made from another: each needs its own part alone.
+        tensors = tuple(tensor.view_as(tensor) for tensor in tensors)
+        wanted = [tensor for tensor, need in zip(tensors, needs, strict=True) if need]
         result = reference(*tensors)
         found = iter(
             torch.autograd.grad(result, wanted, grad, create_graph=twice, allow_unused=True)

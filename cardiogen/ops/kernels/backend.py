@@ -10,6 +10,8 @@ from contextvars import ContextVar
 from cardiogen.base import CardiogenError
 
 BACKENDS = ("reference", "auto")
+# Offsets are int32, and the last position along an axis must fit in one as a float32 too.
+MOST_VOXELS = 2**31 - 2**7
 _VARIABLE = "CARDIOGEN_KERNELS"
 _chosen: ContextVar[str | None] = ContextVar("cardiogen_backend", default=None)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from cardiogen.ops.kernels import backend
 from cardiogen.ops.kernels.autograd import Operator, fused
 from cardiogen.ops.kernels.squaring import exponential, exponential_gradient
 
@@ -28,11 +29,19 @@ _MOST_TAPS = 48
 
 def _shared(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Undo the expansion of one batch: kernels share its sample without a copy of it."""
-    if first.shape[0] > 1 and first.stride(0) == 0 and second.shape[0] == first.shape[0]:
-        return first[:1], second
-    if second.shape[0] > 1 and second.stride(0) == 0 and first.shape[0] == second.shape[0]:
-        return first, second[:1]
+    if first.shape[0] == second.shape[0]:
+        if _is_expanded(first):
+            return first[:1], second
+        if _is_expanded(second):
+            return first, second[:1]
     return first, second
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    """Return whether samples are one and the same; where gradients are asked for they are not."""
+    differs = tensor.requires_grad and torch.is_grad_enabled()
+
+    return tensor.shape[0] > 1 and tensor.stride(0) == 0 and not differs
 
 
 def _sample_backward(
@@ -104,6 +113,8 @@ def _push(
     kernels: ModuleType, reference: Callable, values: Tensor, coords: Tensor,
     shape: tuple[int, ...], padding: str,
 ) -> Tensor:  # fmt: skip
+    if math.prod(shape) > backend.MOST_VOXELS:
+        return reference(values, coords, shape, padding)
     work, coords = _shared(values.float(), coords)
     reference = partial(reference, shape=shape, padding=padding)
     fade = padding == "zeros"
@@ -181,6 +192,8 @@ def _apply_separable(
     kernels: ModuleType, reference: Callable, tensor: Tensor,
     matrices: Sequence[AxisMatrix | None],
 ) -> Tensor:  # fmt: skip
+    if all(matrix is None for matrix in matrices):
+        return tensor
     reference = partial(reference, matrices=matrices)
     with torch.autocast(tensor.device.type, enabled=False):
         found = fused(_SEPARABLE, kernels, reference, tensor.float(), matrices=matrices)

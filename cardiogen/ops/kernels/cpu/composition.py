@@ -13,8 +13,8 @@ from cardiogen.ops.kernels.cpu.jit import (
     inline,
     ints,
     real,
+    room_rows,
     rows,
-    scratch,
 )
 from cardiogen.ops.kernels.cpu.launch import launch
 from cardiogen.ops.kernels.cpu.lines import (
@@ -26,7 +26,9 @@ from cardiogen.ops.kernels.cpu.lines import (
     within,
 )
 from cardiogen.ops.kernels.cpu.sampling import (
+    LINE_ROWS,
     batches,
+    line_room,
     lines_of,
     lines_per_chunk,
     locate_line,
@@ -59,6 +61,7 @@ def compose(
     launch(
         _compose, -(-batch * lines // per), a_to_b, b_to_c, out, float(scale), batch,
         *batches(b_to_c, a_to_b), *sizes(b_to_c, a_to_b), lines, per,
+        room=LINE_ROWS * a_to_b.shape[-1],
     )  # fmt: skip
 
     return out
@@ -83,7 +86,7 @@ def compose_backward_self(
     launch(
         _compose_backward_self, field.shape[0] * slabs, grad, field, out,
         line_ranges(field, shape, True, float(scale)), float(scale), field.shape[0],
-        *sizes(field, field), lines, slabs,
+        *sizes(field, field), lines, slabs, room=(LINE_ROWS + 12) * field.shape[-1],
     )  # fmt: skip
 
     return out
@@ -97,7 +100,7 @@ def _add_scaled(out, line, scale):
 
 
 @Kernel
-def _compose(job, chunk):
+def _compose(job, chunk, room):
     (
         first_at, second_at, out_at, scale_at, batch, per_second, per_first, ndim, depth, height,
         width, total, lines, per,
@@ -107,8 +110,8 @@ def _compose(job, chunk):
     out = floats(out_at, batch * ndim * total)
     scale = real(scale_at)
     up_d, up_h, up_w = voxel_strides(depth, height, width)
-    offset = np.empty(width, np.int32)
-    a, b, c = scratch(width), scratch(width), scratch(width)
+    offset, shares = line_room(room, width)
+    a, b, c = shares[0], shares[1], shares[2]
     for index in range(chunk * per, min((chunk + 1) * per, batch * lines)):
         sample, line = index // lines, index % lines
         first = sample // per_first * ndim * total
@@ -137,7 +140,7 @@ def _add_slope(grad, slope, inside, scale, out):
 
 
 @Kernel
-def _compose_backward_self(job, chunk):
+def _compose_backward_self(job, chunk, room):
     (
         grad_at, field_at, out_at, ranges_at, scale_at, batch, ndim, depth, height, width, total,
         lines, slabs,
@@ -153,20 +156,18 @@ def _compose_backward_self(job, chunk):
     slices = depth if ndim == 3 else height
     begin, end = slab * slices // slabs, (slab + 1) * slices // slabs
     per_slice = lines // slices
-    offset = np.empty(width, np.int32)
-    shares = scratch(3 * width).reshape(3, width)
-    slopes = scratch(4 * width).reshape(4, width)
-    parts = scratch(8 * width).reshape(8, width)
+    offset, shares = line_room(room, width)
+    slopes = room_rows(room, LINE_ROWS, 4, width)
+    parts = room_rows(room, LINE_ROWS + 4, 8, width)
     for line in range(begin * per_slice, end * per_slice):
         _local_part(line, scale, total, grads, field, out, shape, offset, shares, slopes)
     for line in range(lines):
         index = sample * lines + line
         if not misses(ranges, index, begin, end):
-            whole = stays(ranges, index, begin, end)
             limits = (begin * per_slice * width, end * per_slice * width)
             _pushed_part(
-                line, scale, total, grads, field, out, shape, offset, shares, parts, whole,
-                limits,
+                line, scale, total, grads, field, out, shape, offset, shares, parts,
+                stays(ranges, index, begin, end), limits,
             )  # fmt: skip
 
 
@@ -185,9 +186,8 @@ def _local_part(line, scale, total, grads, field, out, shape, offset, shares, sl
         weight = grads[at : at + width]
         if ndim == 3:
             slopes3(
-                values, offset, a, b, c, up_d, up_h, up_w, weight, slopes[0], slopes[1],
-                slopes[2],
-            )  # fmt: skip
+                values, offset, a, b, c, up_d, up_h, up_w, weight, slopes[0], slopes[1], slopes[2]
+            )
         else:
             slopes2(values, offset, b, c, up_h, up_w, weight, slopes[1], slopes[2])
     for component in range(ndim):

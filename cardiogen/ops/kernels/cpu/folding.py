@@ -135,7 +135,7 @@ def _write_2(field, total, p, ups, size, kind, out):
 
 
 @Kernel
-def _folding(job, chunk):
+def _folding(job, chunk, room):
     field_at, out_at, batch, ndim, depth, height, width, lines, per = arguments(job, 9)
     total = depth * height * width
     cells_h, cells_w = max(1, height - 1), max(1, width - 1)

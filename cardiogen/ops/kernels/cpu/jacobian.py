@@ -6,7 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cardiogen.ops.kernels.cpu.jit import Kernel, arguments, floats, inline, rows, scratch
+from cardiogen.ops.kernels.cpu.jit import (
+    Kernel,
+    arguments,
+    floats,
+    inline,
+    room_rows,
+    room_squares,
+    rows,
+)
 from cardiogen.ops.kernels.cpu.launch import launch
 
 _CHUNK = 16384
@@ -20,7 +28,7 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
     per = max(1, _CHUNK // width)
     launch(
         _determinant, -(-batch * depth * height // per), displacement, out, batch, ndim, depth,
-        height, width, per,
+        height, width, per, room=9 * width,
     )  # fmt: skip
 
     return out
@@ -35,7 +43,7 @@ def jacobian_determinant_backward(grad: Tensor, displacement: Tensor) -> Tensor:
     slabs = max(1, min(slices // 4, -(-4 * torch.get_num_threads() // batch)))
     launch(
         _determinant_gradient, batch * slabs, grad, displacement, out, batch, ndim, depth, height,
-        width, slabs,
+        width, slabs, room=10 * width,
     )  # fmt: skip
 
     return out
@@ -111,12 +119,12 @@ def _det2(s11, s12, s21, s22, out):
 
 
 @Kernel
-def _determinant(job, chunk):
+def _determinant(job, chunk, room):
     field_at, out_at, batch, ndim, depth, height, width, per = arguments(job, 8)
     lines = depth * height
     total = lines * width
     fields, out = floats(field_at, batch * ndim * total), floats(out_at, batch * total)
-    slopes = scratch(9 * width).reshape(3, 3, width)
+    slopes = room_squares(room, 0, width)
     for index in range(chunk * per, min((chunk + 1) * per, batch * lines)):
         sample, line = index // lines, index % lines
         field = fields[sample * ndim * total : (sample + 1) * ndim * total]
@@ -161,7 +169,7 @@ def _add_slope_adjoint(values, out):
 
 
 @Kernel
-def _determinant_gradient(job, chunk):
+def _determinant_gradient(job, chunk, room):
     grad_at, field_at, out_at, batch, ndim, depth, height, width, slabs = arguments(job, 9)
     lines = depth * height
     total = lines * width
@@ -170,8 +178,8 @@ def _determinant_gradient(job, chunk):
     field = floats(field_at, batch * ndim * total)[first : first + ndim * total]
     out = floats(out_at, batch * ndim * total)[first : first + ndim * total]
     grads = floats(grad_at, batch * total)[sample * total : (sample + 1) * total]
-    slopes = scratch(9 * width).reshape(3, 3, width)
-    part = scratch(width)
+    slopes = room_squares(room, 0, width)
+    part = room_rows(room, 9, 1, width)[0]
     # A slab owns these rows of the gradient; rows of its neighbors reach one slice into it.
     slices, per_slice = (depth, height) if ndim == 3 else (height, 1)
     begin, end = slab * slices // slabs, (slab + 1) * slices // slabs

@@ -24,29 +24,35 @@ import torch
 from torch import Tensor
 
 from cardiogen.base import CardiogenError
-from cardiogen.ops.kernels.cpu.jit import Kernel, worker_address
+from cardiogen.ops.kernels.cpu.jit import Kernel, compiling, worker_address
 
 LAUNCHERS = ("openmp", "pool", "serial")
 _VARIABLE = "CARDIOGEN_THREADS"
 _in_forked_child = False
+# Rooms of two threads share no cache line.
+_APART = 128
 _pools: dict[int, ThreadPoolExecutor] = {}
 _pool_lock = threading.Lock()
 
 
-def launch(kernel: Kernel, chunks: int, *arguments: Tensor | float) -> None:
-    """Run ``kernel(job, chunk)`` for every chunk and wait.
+def launch(kernel: Kernel, chunks: int, *arguments: Tensor | float, room: int = 0) -> None:
+    """Run ``kernel(job, chunk, room)`` for every chunk and wait.
 
     Args:
         kernel: compiled function; it may not fail.
         chunks: number of independent parts.
         arguments: contiguous CPU tensors (passed as addresses), whole numbers and floats (passed
             as the bits of a float64), in the kernel's order.
+        room: memory that a thread needs for itself, in float32.
     """
-    words = [_word(argument) for argument in arguments]
-    job = np.array([0, chunks, kernel.address, *words], dtype=np.int64)
     threads = 1 if _in_forked_child else min(torch.get_num_threads(), chunks)
+    size = 4 * room + _APART
+    rooms = np.empty(threads * size, dtype=np.uint8)
+    words = [_word(argument) for argument in arguments]
+    header = [0, chunks, kernel.address, 0, rooms.ctypes.data, size]
+    job = np.array([*header, *words], dtype=np.int64)
     run = _run_serial if threads == 1 else _launcher(os.environ.get(_VARIABLE))
-    run(job.ctypes.data, threads)
+    run(job.ctypes.data, threads, (job, rooms, arguments))
 
 
 def _word(argument: Tensor | float) -> int:
@@ -67,7 +73,7 @@ def active_launcher() -> str:
 
 
 @cache
-def _launcher(named: str | None) -> Callable[[int, int], None]:
+def _launcher(named: str | None) -> Callable[[int, int, tuple], None]:
     if named is None:
         return _run_openmp if _openmp_parallel() is not None else _run_pool
     if named == "openmp" and _openmp_parallel() is None:
@@ -83,20 +89,31 @@ def _launcher(named: str | None) -> Callable[[int, int], None]:
     return {"openmp": _run_openmp, "pool": _run_pool, "serial": _run_serial}[named]
 
 
-def _run_openmp(job: int, threads: int) -> None:
+def _run_openmp(job: int, threads: int, used: tuple) -> None:
     _openmp_parallel()(worker_address(), job, threads, 0)
 
 
-def _run_serial(job: int, threads: int) -> None:
+def _run_serial(job: int, threads: int, used: tuple) -> None:
     _worker()(job)
 
 
-def _run_pool(job: int, threads: int) -> None:
-    helpers = [_pool(threads - 1).submit(_worker(), job) for _ in range(threads - 1)]
+def _run_pool(job: int, threads: int, used: tuple) -> None:
+    helpers = []
+    for _ in range(threads - 1):
+        try:
+            helpers.append(_pool(threads - 1).submit(_help, job, used))
+        except RuntimeError:
+            # No thread starts at the end of the interpreter; those there are do the work.
+            break
     _worker()(job)
-    # The job must outlive every helper, also one that starts only after the last chunk is taken.
+    # Also a helper that starts only after the last chunk is taken reads the job.
     for helper in helpers:
         helper.result()
+
+
+def _help(job: int, used: tuple) -> None:
+    """Work on a job and hold what it points at, should its caller be interrupted meanwhile."""
+    _worker()(job)
 
 
 @cache
@@ -132,10 +149,14 @@ def _pool(size: int) -> ThreadPoolExecutor:
 def _after_fork() -> None:
     global _in_forked_child
     _in_forked_child = True
+    compiling.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    # A child forked while another thread compiles would wait for that thread's lock forever.
+    os.register_at_fork(
+        before=compiling.acquire, after_in_parent=compiling.release, after_in_child=_after_fork
+    )
 
 
 __all__ = ["LAUNCHERS", "active_launcher", "launch"]

@@ -18,8 +18,8 @@ from cardiogen.ops.kernels.cpu.jit import (
     floats,
     inline,
     real,
+    room_rows,
     rows,
-    scratch,
     sums,
 )
 from cardiogen.ops.kernels.cpu.launch import launch
@@ -51,7 +51,7 @@ def stiffness(
     per = max(1, _CHUNK // width)
     launch(
         _stiffness, -(-batch * ndim * lines // per), displacement, out, energies, scales, batch,
-        ndim, depth, height, width, order, *inverse, per,
+        ndim, depth, height, width, order, *inverse, per, room=6 * (width + 1),
     )  # fmt: skip
 
     return energies.view(batch, -1).sum(dim=1).float(), out
@@ -122,7 +122,7 @@ def _sum(values):
 
 
 @Kernel
-def _stiffness(job, chunk):
+def _stiffness(job, chunk, room):
     (
         field_at, out_at, energies_at, scales_at, batch, ndim, depth, height, width, order,
         inverse_d, inverse_h, inverse_w, per,
@@ -134,7 +134,7 @@ def _stiffness(job, chunk):
     inverse = (
         np.float32(real(inverse_d)), np.float32(real(inverse_h)), np.float32(real(inverse_w)),
     )  # fmt: skip
-    work = scratch(6 * (width + 1)).reshape(6, width + 1)
+    work = room_rows(room, 0, 6, width + 1)
     for index in range(chunk * per, min((chunk + 1) * per, count)):
         component, line = index // lines, index % lines
         field = fields[component * lines * width : (component + 1) * lines * width]

@@ -8,7 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cardiogen.ops.kernels.cpu.jit import Kernel, arguments, floats, inline, rows, scratch
+from cardiogen.ops.kernels.cpu.jit import (
+    Kernel,
+    arguments,
+    floats,
+    inline,
+    ints,
+    room_rows,
+    room_squares,
+    rows,
+)
 from cardiogen.ops.kernels.cpu.launch import launch
 from cardiogen.ops.kernels.cpu.lines import (
     FREE_LINE,
@@ -45,6 +54,7 @@ def sample(image: Tensor, coords: Tensor, *, fade: bool, relative: bool) -> Tens
     launch(
         _sample, -(-batch * lines // per), image, coords, out, batch, *batches(image, coords),
         image.shape[1], *sizes(image, coords), fade, relative, lines, per,
+        room=(LINE_ROWS + 9) * longest_line(coords, relative),
     )  # fmt: skip
 
     return out
@@ -60,7 +70,7 @@ def coords_gradient(
     launch(
         _coords_gradient, -(-coords.shape[0] * lines // per), grad, image, coords, out,
         grad.shape[0], *batches(image, coords), image.shape[1], *sizes(image, coords), fade,
-        relative, lines, per,
+        relative, lines, per, room=(LINE_ROWS + 14) * longest_line(coords, relative),
     )  # fmt: skip
 
     return out
@@ -87,9 +97,24 @@ def lines_of(coords: Tensor, relative: bool) -> int:
     return total // coords.shape[-1] if relative else -(-total // FREE_LINE)
 
 
+def longest_line(coords: Tensor, relative: bool) -> int:
+    """Return the positions of the longest line."""
+    return coords.shape[-1] if relative else FREE_LINE
+
+
 def lines_per_chunk(coords: Tensor, lines: int) -> int:
     """Return how many lines a chunk takes."""
     return max(1, _CHUNK * lines // math.prod(coords.shape[2:]))
+
+
+# Rows of a room that ``line_room`` takes.
+LINE_ROWS = 4
+
+
+@inline
+def line_room(room, longest):
+    """Return offsets and shares ``(3, longest)`` in the first rows of a room."""
+    return ints(room, longest), room_rows(room, 1, 3, longest)
 
 
 @inline
@@ -145,7 +170,7 @@ def _fade(values, fade_d, fade_h, fade_w):
 
 
 @Kernel
-def _sample(job, chunk):
+def _sample(job, chunk, room):
     (
         image_at, coords_at, out_at, batch, per_image, per_coords, channels, ndim,
         depth, height, width, total, fading, relative, lines, per,
@@ -156,9 +181,8 @@ def _sample(job, chunk):
     out = floats(out_at, batch * channels * total)
     up_d, up_h, up_w = voxel_strides(depth, height, width)
     longest = width if relative else FREE_LINE
-    offsets = np.empty(longest, np.int32)
-    shares = scratch(3 * longest).reshape(3, longest)
-    marks_all = scratch(9 * longest).reshape(3, 3, longest)
+    offsets, shares = line_room(room, longest)
+    marks_all = room_squares(room, LINE_ROWS, longest)
     for index in range(chunk * per, min((chunk + 1) * per, batch * lines)):
         sample, line = index // lines, index % lines
         start, size = line_span(line, not relative, width, total)
@@ -219,7 +243,7 @@ def _add_product(weight, values, out):
 
 
 @Kernel
-def _coords_gradient(job, chunk):
+def _coords_gradient(job, chunk, room):
     (
         grad_at, image_at, coords_at, out_at, batch, per_image, per_coords, channels, ndim,
         depth, height, width, total, fading, relative, lines, per,
@@ -233,11 +257,10 @@ def _coords_gradient(job, chunk):
     up_d, up_h, up_w = voxel_strides(depth, height, width)
     shape = (depth, height, width)
     longest = width if relative else FREE_LINE
-    offsets = np.empty(longest, np.int32)
-    shares = scratch(3 * longest).reshape(3, longest)
-    slopes = scratch(3 * longest).reshape(3, longest)
-    values_read = scratch(2 * longest).reshape(2, longest)
-    marks_all = scratch(9 * longest).reshape(3, 3, longest)
+    offsets, shares = line_room(room, longest)
+    marks_all = room_squares(room, LINE_ROWS, longest)
+    slopes = room_rows(room, LINE_ROWS + 9, 3, longest)
+    values_read = room_rows(room, LINE_ROWS + 12, 2, longest)
     for index in range(chunk * per, min((chunk + 1) * per, fields_count * lines)):
         field, line = index // lines, index % lines
         start, size = line_span(line, not relative, width, total)

@@ -22,15 +22,19 @@ from cardiogen.ops.kernels.cpu.jit import (
     inline,
     ints,
     real,
+    room_rows,
+    room_squares,
     rows,
-    scratch,
 )
 from cardiogen.ops.kernels.cpu.launch import launch
 from cardiogen.ops.kernels.cpu.lines import FREE_LINE, cell, limits, line_span, voxel_strides
 from cardiogen.ops.kernels.cpu.sampling import (
+    LINE_ROWS,
+    line_room,
     lines_of,
     lines_per_chunk,
     locate_line,
+    longest_line,
     mark_line,
     sizes,
 )
@@ -68,6 +72,7 @@ def push(
         _push, images * slabs, values, coords, out, line_ranges(coords, shape, relative), batch,
         batch // images, batch // coords.shape[0], batch // values.shape[0], values.shape[1],
         *sizes(out, coords), fade, relative, lines, slabs,
+        room=(LINE_ROWS + 18) * longest_line(coords, relative),
     )  # fmt: skip
 
     return out
@@ -97,7 +102,7 @@ def line_ranges(
 
 
 @Kernel
-def _line_ranges(job, chunk):
+def _line_ranges(job, chunk, room):
     (
         coords_at, ranges_at, scale_at, batch, ndim, slices, total, width, rows_per_slice,
         relative, lines, per,
@@ -162,6 +167,16 @@ def split2(values, b, c, parts):
 
 
 @exact_rows
+def add_edges_within(out, begin, end, offset, shift, up_w, parts):
+    """Add two parts of a 2D line to the voxel pairs at ``offset + shift``, within limits."""
+    for w in range(len(offset)):
+        p = add32(offset[w], shift)
+        if p >= begin and p < end:
+            add_at(out, p, parts[0, w])
+            add_at(out, add32(p, up_w), parts[1, w])
+
+
+@exact_rows
 def add_squares(out, offset, shift, up_h, up_w, parts):
     """Add four parts of a line to the squares of voxels at ``offset + shift``.
 
@@ -190,16 +205,6 @@ def add_squares_within(out, begin, end, offset, shift, up_h, up_w, parts):
             add_at(out, add32(q, up_w), parts[3, w])
 
 
-@exact_rows
-def add_edges_within(out, begin, end, offset, shift, up_w, parts):
-    """Add two parts of a 2D line to the voxel pairs at ``offset + shift``, within limits."""
-    for w in range(len(offset)):
-        p = add32(offset[w], shift)
-        if p >= begin and p < end:
-            add_at(out, p, parts[0, w])
-            add_at(out, add32(p, up_w), parts[1, w])
-
-
 @inline
 def add_line(target, whole, limits, ndim, offset, a, b, c, ups, values, parts):
     """Add one line of values to one channel of an image, within the limits of a slab."""
@@ -226,7 +231,7 @@ def _faded(values, fade_d, fade_h, fade_w, out):
 
 
 @Kernel
-def _push(job, chunk):
+def _push(job, chunk, room):
     (
         values_at, coords_at, out_at, ranges_at, batch, per_image, per_coords, per_values,
         channels, ndim, depth, height, width, total, fading, relative, lines, slabs,
@@ -238,10 +243,10 @@ def _push(job, chunk):
     ranges = ints(ranges_at, batch // per_coords * lines * 2)
     ups = voxel_strides(depth, height, width)
     longest = width if relative else FREE_LINE
-    offsets = np.empty(longest, np.int32)
-    shares = scratch(4 * longest).reshape(4, longest)
-    parts = scratch(8 * longest).reshape(8, longest)
-    marks_all = scratch(9 * longest).reshape(3, 3, longest)
+    offsets, shares = line_room(room, longest)
+    kept_row = room_rows(room, LINE_ROWS, 1, longest)
+    parts = room_rows(room, LINE_ROWS + 1, 8, longest)
+    marks_all = room_squares(room, LINE_ROWS + 9, longest)
     slices = depth if ndim == 3 else height
     image, slab = chunk // slabs, chunk % slabs
     begin, end = slab * slices // slabs, (slab + 1) * slices // slabs
@@ -255,13 +260,13 @@ def _push(job, chunk):
                 continue
             start, size = line_span(line, not relative, width, total)
             offset = offsets[:size]
-            marks, kept = marks_all[:, :, :size], shares[3, :size]
+            marks, kept = marks_all[:, :, :size], kept_row[0, :size]
             shape = (depth, height, width)
-            whole = stays(ranges, field * lines + line, begin, end)
             locate_line(
                 line, start, 1, total, relative, coords, shape, offset, shares[0, :size],
                 shares[1, :size], shares[2, :size],
             )  # fmt: skip
+            whole = stays(ranges, field * lines + line, begin, end)
             if fading:
                 mark_line(line, start, total, relative, coords, shape, marks)
             for channel in range(channels):
@@ -273,6 +278,6 @@ def _push(job, chunk):
                 at = (image * channels + channel) * voxels
                 target = out[at : at + voxels]
                 add_line(
-                    target, whole, limits, ndim, offset, shares[0, :size], shares[1, :size],
-                    shares[2, :size], ups, values, parts,
+                    target, whole, limits, ndim, offset, shares[0, :size],
+                    shares[1, :size], shares[2, :size], ups, values, parts,
                 )  # fmt: skip

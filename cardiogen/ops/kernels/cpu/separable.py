@@ -72,7 +72,7 @@ def _add_one(a, wa, out):
 
 
 @Kernel
-def _across(job, chunk):
+def _across(job, chunk, room):
     in_at, out_at, first_at, weights_at, outer, size, count, taps, inner, per = arguments(job, 10)
     source = floats(in_at, outer * size * inner)
     target = floats(out_at, outer * count * inner)
@@ -117,7 +117,7 @@ def _dot_rows(source, first, weights, count, taps, begin, end, out):
 
 
 @Kernel
-def _along_last(job, chunk):
+def _along_last(job, chunk, room):
     (
         in_at, out_at, first_at, weights_at, outer, size, count, taps, begin, end, per,
     ) = arguments(job, 11)  # fmt: skip
