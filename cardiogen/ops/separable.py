@@ -62,6 +62,20 @@ class AxisMatrix:
         """The length of the stretches."""
         return self.bands(torch.device("cpu")).weights.shape[1]
 
+    @cached_property
+    def is_steady(self) -> bool:
+        """Whether most rows begin one voxel after the one before, as those of a filter do."""
+        first = self.bands(torch.device("cpu")).first
+
+        return int((first.diff() == 1).sum()) >= len(first) // 2
+
+    def product(self, tensor: Tensor, axis: int) -> Tensor:
+        """Apply the operator to one spatial axis of ``(B, C, *S)`` as a matrix product."""
+        dense = self.matrix(tensor.dtype, tensor.device)
+        # Autocast would take products of coordinates down to half precision.
+        with torch.autocast(tensor.device.type, enabled=False):
+            return torch.movedim(torch.movedim(tensor, axis + 2, -1) @ dense.T, -1, axis + 2)
+
     def _at(self, key: object, make: Callable) -> object:
         if key not in self._placed:
             self._placed[key] = _made_to_keep(make)
@@ -102,17 +116,9 @@ def _apply_separable(tensor: Tensor, matrices: Sequence[AxisMatrix | None]) -> T
     work = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
     for axis, matrix in enumerate(matrices):
         if matrix is not None:
-            work = apply_dense(work, axis, matrix)
+            work = matrix.product(work, axis)
 
     return work.to(tensor.dtype)
-
-
-def apply_dense(tensor: Tensor, axis: int, matrix: AxisMatrix) -> Tensor:
-    """Apply an operator to one spatial axis of ``(B, C, *S)`` as a matrix product."""
-    dense = matrix.matrix(tensor.dtype, tensor.device)
-    # Autocast would take products of coordinates down to half precision.
-    with torch.autocast(tensor.device.type, enabled=False):
-        return torch.movedim(torch.movedim(tensor, axis + 2, -1) @ dense.T, -1, axis + 2)
 
 
 def _bands(dense: Tensor, device: torch.device) -> Bands:

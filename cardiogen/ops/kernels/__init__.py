@@ -10,7 +10,7 @@ tensor subclasses, and axes beyond 32-bit indices.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import warnings
 from collections.abc import Callable
 from functools import cache, partial
@@ -69,10 +69,12 @@ def _kernels(device: str) -> ModuleType | None:
     Neither Numba nor Triton is imported before a tensor needs it.
     """
     if device == "cpu":
-        if importlib.util.find_spec("numba") is None:
+        try:
+            importlib.import_module("numba")
+        except ImportError as fault:  # not installed, or too old for the numpy that is
             warnings.warn(
-                "numba is not installed, so warps on CPU take the slow reference; try "
-                "pip install numba", stacklevel=3,
+                f"warps on CPU take the slow reference, since numba cannot be imported ({fault}); "
+                "try pip install --upgrade numba", stacklevel=3,
             )  # fmt: skip
             return None
         return importlib.import_module("cardiogen.ops.kernels.cpu")

@@ -23,7 +23,8 @@ from cardiogen.ops.kernels.squaring import exponential, exponential_gradient
 if TYPE_CHECKING:
     from cardiogen.ops.separable import AxisMatrix
 
-# A row of more weights is faster as a matrix product.
+# A row of more weights is faster as a matrix product, and so is along the last axis a matrix whose
+# rows do not begin one voxel after another: reads there are not contiguous.
 _MOST_TAPS = 48
 
 
@@ -163,15 +164,20 @@ def _exponentiate(
 def _apply_axes(
     kernels: ModuleType, tensor: Tensor, *, matrices: Sequence[AxisMatrix | None]
 ) -> Tensor:
-    for axis, matrix in enumerate(matrices):
+    steps = list(enumerate(matrices))
+    # The last axis is the slow one: it is taken while there are the fewest rows along it.
+    if any(
+        matrix is not None and len(matrix.dense) > matrix.dense.shape[1] for matrix in matrices
+    ):
+        steps.reverse()
+    for axis, matrix in steps:
         if matrix is None:
             continue
-        if matrix.taps <= _MOST_TAPS:
+        last = axis == len(matrices) - 1
+        if matrix.taps <= _MOST_TAPS and (matrix.is_steady or not last):
             tensor = kernels.banded(tensor, axis, *matrix.bands(tensor.device))
         else:
-            dense = matrix.matrix(tensor.dtype, tensor.device)
-            moved = torch.movedim(tensor, axis + 2, -1)
-            tensor = torch.movedim(moved @ dense.T, -1, axis + 2).contiguous()
+            tensor = matrix.product(tensor, axis).contiguous()
 
     return tensor
 
@@ -195,8 +201,7 @@ def _apply_separable(
     if all(matrix is None for matrix in matrices):
         return tensor
     reference = partial(reference, matrices=matrices)
-    with torch.autocast(tensor.device.type, enabled=False):
-        found = fused(_SEPARABLE, kernels, reference, tensor.float(), matrices=matrices)
+    found = fused(_SEPARABLE, kernels, reference, tensor.float(), matrices=matrices)
 
     return found.to(tensor.dtype)
 

@@ -19,7 +19,6 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 
 import numba
@@ -72,17 +71,20 @@ class Kernel:
 
     def __init__(self, function: Callable) -> None:
         self._function = function
+        self._compiled: object = None
         self.__doc__ = function.__doc__
 
-    @cached_property
+    @property
     def address(self) -> int:
         """Where the compiled function lies."""
+        # No other lock than this may be held while a kernel is compiled: forks wait for it alone,
+        # and a cached_property of Python 3.11 has one of its own.
+        if self._compiled is None:
+            with compiling:
+                if self._compiled is None:
+                    signature = types.void(_JOB, types.int64, types.int64)
+                    self._compiled = compile_cached(signature, self._function)
         return self._compiled.address
-
-    @cached_property
-    def _compiled(self) -> object:
-        with compiling:
-            return compile_cached(types.void(_JOB, types.int64, types.int64), self._function)
 
 
 def compile_cached(signature: object, function: Callable) -> object:
