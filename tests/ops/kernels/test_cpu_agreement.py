@@ -175,6 +175,16 @@ def test_filters(shape):
     assert_agrees(lambda m: ops.gradient(m, spacing=spacing), image)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 130), (2, 130, 3), (130, 1, 2), (130, 3)])
+def test_filters_along_long_axes(shape):
+    """From some width on kernels leave filters to products of matrices."""
+    image = noise(1, 2, *shape)
+    for sigma in (0.7, 5.0, 7.0, 40.0):
+        assert_agrees(lambda m, s=sigma: ops.gaussian(m, s), image)
+    assert_agrees(lambda m: ops.box(m, 23), image)
+    assert_agrees(lambda m: ops.box(m, 24), image)
+
+
 @pytest.mark.parametrize("shape", [(5, 8, 11), (1, 8, 11), (2, 2, 2), (8, 11), (1, 6)])
 def test_jacobians_and_energies(shape):
     field, spacing = exact(2, len(shape), *shape), (8.0, 1.4, 1.9)[-len(shape) :]

@@ -70,13 +70,10 @@ def package(tmp_path_factory):
     return root
 
 
-def run_tiny(root, user_cache, **variables):
+def run_tiny(root, user_cache):
     # No __pycache__ by Python itself: the tests put files in its place.
-    found = run(
-        _RUN_TINY, root, root, XDG_CACHE_HOME=str(user_cache), PYTHONDONTWRITEBYTECODE="1",
-        **variables,
-    )  # fmt: skip
-    return None if found == "None" else Path(found)
+    variables = {"XDG_CACHE_HOME": str(user_cache), "PYTHONDONTWRITEBYTECODE": "1"}
+    return Path(run(_RUN_TINY, root, root, **variables))
 
 
 @pytest.fixture(scope="module")
@@ -172,19 +169,22 @@ def test_a_package_that_cannot_be_written_to_leaves_the_users_cache(package, tmp
         place.unlink()
 
 
-def test_without_any_place_kernels_still_run(package, tmp_path):
-    place = package / "cardiogen/ops/kernels/cpu/__pycache__"
-    block(place)
-    block(tmp_path / "cardiogen")
-    try:
-        assert run_tiny(package, tmp_path) is None
-    finally:
-        place.unlink()
+def test_without_any_place_kernels_still_run(tiny, tmp_path, monkeypatch):
+    for place in (tmp_path / "package" / "__pycache__", tmp_path / "user" / "cardiogen"):
+        block(place)
+    monkeypatch.setattr(jit, "__file__", str(tmp_path / "package" / "jit.py"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    before = state(tmp_path)
+    assert jit.cache_folder() is None
+    assert applied(jit.compile_cached(*tiny)) == [3.0] * 4
+    assert state(tmp_path) == before
 
 
-def test_a_cache_of_numbas_own_is_respected(package, tmp_path):
-    run_tiny(package, tmp_path / "user", NUMBA_CACHE_DIR=str(tmp_path / "numba"))
-    assert any(path.suffix == ".nbc" for path in state(tmp_path / "numba"))
+def test_a_cache_of_numbas_own_is_respected(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    assert applied(jit.compile_cached(*tiny)) == [3.0] * 4
+    assert any(path.suffix == ".nbc" for path in state(tmp_path))
 
 
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc"])

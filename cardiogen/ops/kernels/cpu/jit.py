@@ -193,6 +193,22 @@ def read(typing_context, array, index):
 
 
 @intrinsic
+def prefetch(typing_context, array, index):
+    """Ask for the cache line that holds ``array[index]``."""
+
+    def generate(context, builder, signature, values):
+        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, values[0]).data
+        place = builder.bitcast(builder.gep(data, [values[1]]), ir.IntType(8).as_pointer())
+        hint = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, hint, hint, hint])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
+        builder.call(function, [place, hint(0), hint(2), hint(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+@intrinsic
 def add_at(typing_context, array, index, value):
     """Add to ``array[index]`` for an int32 index from 0."""
 

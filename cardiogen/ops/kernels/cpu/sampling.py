@@ -14,6 +14,7 @@ from cardiogen.ops.kernels.cpu.jit import (
     floats,
     inline,
     ints,
+    prefetch,
     room_rows,
     room_squares,
     rows,
@@ -169,6 +170,17 @@ def _fade(values, fade_d, fade_h, fade_w):
         values[w] *= fade_d[w] * fade_h[w] * fade_w[w]
 
 
+@inline
+def _fetch_ahead(coords, image, out, total, start, first, size):
+    """Ask for the memory of a 2D row to come: reads at computed places are not foreseen."""
+    for w in range(0, size, 16):
+        prefetch(coords, start + w)
+        prefetch(coords, total + start + w)
+        prefetch(out, first + start + w)
+        # Free coords and images of another size may begin anywhere.
+        prefetch(image, min(start + 2 * size + w, len(image) - 1))
+
+
 @Kernel
 def _sample(job, chunk, room):
     (
@@ -192,6 +204,8 @@ def _sample(job, chunk, room):
             values = images[sample // per_image * voxels : (sample // per_image + 1) * voxels]
             to, stop = sample * total + start, start + size
             base = line if relative else 0
+            if stop + 4 * size <= total:
+                _fetch_ahead(coords, values, out, total, stop + size, sample * total, size)
             warp2(
                 values, height, width, coords[start:stop], coords[total + start : total + stop],
                 base, relative, out[to : to + size],
