@@ -17,6 +17,7 @@ import typer
 
 from cardiogen import __version__
 from cardiogen.base.errors import CardiogenError, Exit
+from cardiogen.cli.motion import add_commands
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -290,6 +291,9 @@ def train_command(
         out, model=model, cohort=cohort, n=n, seed=seed, config=config, overwrite=overwrite
     )
     _show(str(folder), {"bundle": str(folder)}, as_json)
+
+
+add_commands(app)
 
 
 def main() -> None:

@@ -1,0 +1,93 @@
+"""Typer commands of registration; like those of ``app``, they import nothing heavy before the
+call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Overwrite = Annotated[bool, typer.Option(help="Replace what --out names.")]
+Prefer = Annotated[
+    Literal["sform", "qform", "pixdim"] | None,
+    typer.Option(help="Which geometry to trust where a header contradicts itself."),
+]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add ``register`` and ``warp`` to the command line."""
+    app.command("register")(register_command)
+    app.command("warp")(warp_command)
+
+
+def register_command(
+    fixed: Annotated[Path, typer.Argument(help="Image (NIfTI, 3D) whose grid the result has.")],
+    moving: Annotated[Path, typer.Argument(help="Image to bring there; any grid in one world.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    preset: Annotated[
+        str | None,
+        typer.Option(help="fast (default), accurate, multimodal, labels (both files are label "
+                     "maps), ukbb_ffd, deepreg_affine, deepreg_nonrigid."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file instead of a preset.")] = None,
+    fixed_labels: Annotated[
+        Path | None, typer.Option(help="Label map of FIXED: scored, not fitted.")
+    ] = None,
+    moving_labels: Annotated[Path | None, typer.Option(help="Label map of MOVING.")] = None,
+    label_map: Annotated[
+        str | None, typer.Option(help="Codes of label files: ukbb, acdc or mnms.")
+    ] = None,
+    field_format: Annotated[
+        Literal["nifti", "itk", "learn2reg"],
+        typer.Option("--format", help="Beside our NIfTI (RAS mm): itk (LPS mm), learn2reg (npz)."),
+    ] = "nifti",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
+    ] = "auto",
+    prefer: Prefer = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Register two images or label maps: displacement, moved image, numbers and a picture."""
+    from cardiogen.cli.register import register_files
+
+    facts = register_files(
+        fixed, moving, out=out, preset=preset, config=config, fixed_labels=fixed_labels,
+        moving_labels=moving_labels, label_map=label_map, field_format=field_format,
+        device=device, prefer=prefer, overwrite=overwrite,
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps({"folder": str(out), **facts}, indent=2, allow_nan=False))
+        return
+    typer.echo(str(out))
+    for note in facts["notes"]:
+        typer.echo(f"cardiogen: note {note}", err=True)
+
+
+def warp_command(
+    image: Annotated[Path, typer.Argument(help="Image or label map (NIfTI, 3D or 4D).")],
+    field: Annotated[
+        Path, typer.Argument(help="Displacement (NIfTI, or .npz with --reference), transform.")
+    ],
+    out: Annotated[Path, typer.Option(help="NIfTI file to write.")],
+    labels: Annotated[bool, typer.Option(help="The image holds label codes.")] = False,
+    inverse: Annotated[bool, typer.Option(help="Use the inverse of the field.")] = False,
+    reference: Annotated[
+        Path | None, typer.Option(help="Image whose grid the result takes; default: the field's.")
+    ] = None,
+    order: Annotated[int, typer.Option(help="Interpolation of intensities: 0, 1 or 3.")] = 1,
+    prefer: Prefer = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Move an image or label map by a displacement or transform."""
+    from cardiogen.cli.warp import warp_file
+
+    path = warp_file(
+        image, field, out=out, labels=labels, inverse=inverse, reference=reference, order=order,
+        prefer=prefer, overwrite=overwrite,
+    )  # fmt: skip
+    typer.echo(json.dumps({"file": str(path)}, indent=2) if as_json else str(path))
