@@ -246,7 +246,7 @@ def test_helpers_hold_their_memory_when_the_caller_is_interrupted(monkeypatch):
 
     def work(job):
         if threading.current_thread() is threading.main_thread():
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("stopped by hand")
         go_on.wait(_PATIENCE)
         ended.set()
 
@@ -254,7 +254,7 @@ def test_helpers_hold_their_memory_when_the_caller_is_interrupted(monkeypatch):
     image, field = noise(3, 1, *SHAPE), noise(3, 3, *SHAPE)
     ops.warp(image, field)
     monkeypatch.setattr(launch, "_worker", lambda: work)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="stopped by hand"):
         ops.warp(image, field)
     held = weakref.ref(field)
     del field
