@@ -14,7 +14,8 @@ from numba import types
 from numba.core import caching
 
 from cardiogen import ops
-from cardiogen.ops.kernels.cpu import jit
+from cardiogen.ops.kernels.cpu import intrinsics, jit
+from cardiogen.ops.kernels.cpu.worker import worker_address
 
 ROOT = Path(ops.__file__).parents[2]
 SIGNATURE = types.void(types.CPointer(types.int64), types.int64, types.int64)
@@ -22,12 +23,12 @@ _PATIENCE = 120
 
 # A kernel that compiles in a moment; where it is kept is decided for all kernels alike.
 _TINY = """
-from cardiogen.ops.kernels.cpu import jit
+from cardiogen.ops.kernels.cpu import intrinsics, jit
 
 @jit.Kernel
 def double(job, chunk, room):
-    values_at, = jit.arguments(job, 1)
-    values = jit.floats(values_at, 4)
+    values_at, = intrinsics.arguments(job, 1)
+    values = intrinsics.floats(values_at, 4)
     values[chunk] *= 2
 """
 _RUN_TINY = """
@@ -98,8 +99,8 @@ def tiny():
     """Signature and body of a small kernel."""
 
     def triple(job, chunk, room):
-        (values_at,) = jit.arguments(job, 1)
-        values = jit.floats(values_at, 4)
+        (values_at,) = intrinsics.arguments(job, 1)
+        values = intrinsics.floats(values_at, 4)
         values[chunk] *= 3
 
     return SIGNATURE, triple
@@ -109,7 +110,7 @@ def applied(compiled):
     values = np.ones(4, np.float32)
     header = [0, 4, compiled.address, *[0] * (jit.HEADER - 3)]
     job = np.array([*header, values.ctypes.data], np.int64)
-    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(jit.worker_address())(job.ctypes.data)
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(worker_address())(job.ctypes.data)
     return values.tolist()
 
 

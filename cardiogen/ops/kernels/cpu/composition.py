@@ -6,26 +6,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cardiogen.ops.kernels.cpu.jit import (
-    Kernel,
+from cardiogen.ops.kernels.cpu.intrinsics import (
     arguments,
     floats,
-    inline,
     ints,
     real,
     room_rows,
+)
+from cardiogen.ops.kernels.cpu.jit import (
+    Kernel,
+    inline,
     rows,
 )
 from cardiogen.ops.kernels.cpu.launch import launch
-from cardiogen.ops.kernels.cpu.lines import (
-    gather2,
-    gather3,
-    slopes2,
-    slopes3,
-    voxel_strides,
-    within,
-)
-from cardiogen.ops.kernels.cpu.sampling import (
+from cardiogen.ops.kernels.cpu.layout import (
     LINE_ROWS,
     batches,
     line_room,
@@ -34,6 +28,14 @@ from cardiogen.ops.kernels.cpu.sampling import (
     locate_line,
     row_base,
     sizes,
+)
+from cardiogen.ops.kernels.cpu.lines import (
+    gather2,
+    gather3,
+    slopes2,
+    slopes3,
+    voxel_strides,
+    within,
 )
 from cardiogen.ops.kernels.cpu.scatter import (
     add_line,

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from cardiogen.ops.kernels.cpu.jit import Kernel, arguments, floats, inline, rows
+from cardiogen.ops.kernels.cpu.intrinsics import (
+    arguments,
+    floats,
+)
+from cardiogen.ops.kernels.cpu.jit import (
+    Kernel,
+    inline,
+    rows,
+)
 from cardiogen.ops.kernels.cpu.launch import launch
 
 _CHUNK = 8192

@@ -6,13 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cardiogen.ops.kernels.cpu.jit import (
-    Kernel,
+from cardiogen.ops.kernels.cpu.intrinsics import (
     arguments,
     floats,
-    inline,
     room_rows,
     room_squares,
+)
+from cardiogen.ops.kernels.cpu.jit import (
+    Kernel,
+    inline,
     rows,
 )
 from cardiogen.ops.kernels.cpu.launch import launch

@@ -24,7 +24,11 @@ import torch
 from torch import Tensor
 
 from cardiogen.base import CardiogenError
-from cardiogen.ops.kernels.cpu.jit import Kernel, compiling, worker_address
+from cardiogen.ops.kernels.cpu.jit import (
+    Kernel,
+    compiling,
+)
+from cardiogen.ops.kernels.cpu.worker import worker_address
 
 LAUNCHERS = ("openmp", "pool", "serial")
 _VARIABLE = "CARDIOGEN_THREADS"

@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cardiogen.ops.kernels.cpu.jit import (
-    Kernel,
+from cardiogen.ops.kernels.cpu.intrinsics import (
     arguments,
     doubles,
     floats,
-    inline,
     real,
     room_rows,
+)
+from cardiogen.ops.kernels.cpu.jit import (
+    Kernel,
+    inline,
     rows,
     sums,
 )

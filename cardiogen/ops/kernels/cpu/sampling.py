@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from cardiogen.ops.kernels.cpu.jit import (
-    Kernel,
+from cardiogen.ops.kernels.cpu.intrinsics import (
     arguments,
     floats,
-    inline,
-    ints,
     prefetch,
     room_rows,
     room_squares,
+)
+from cardiogen.ops.kernels.cpu.jit import (
+    Kernel,
+    inline,
     rows,
 )
 from cardiogen.ops.kernels.cpu.launch import launch
+from cardiogen.ops.kernels.cpu.layout import (
+    LINE_ROWS,
+    batches,
+    line_room,
+    lines_of,
+    lines_per_chunk,
+    locate_line,
+    longest_line,
+    mark_line,
+    row_base,
+    sizes,
+)
 from cardiogen.ops.kernels.cpu.lines import (
     FREE_LINE,
     gather2,
     gather3,
     line_span,
-    locate,
-    outside,
     slopes2,
     slopes3,
     voxel_strides,
     warp2,
     within,
 )
-
-# A chunk holds about this many positions: enough to hide the launch, few enough to balance.
-_CHUNK = 32768
 
 
 def sample(image: Tensor, coords: Tensor, *, fade: bool, relative: bool) -> Tensor:
@@ -75,93 +81,6 @@ def coords_gradient(
     )  # fmt: skip
 
     return out
-
-
-def batches(image: Tensor, coords: Tensor) -> tuple[int, int]:
-    """Return how many consecutive samples share an image, and coords."""
-    batch = max(image.shape[0], coords.shape[0])
-
-    return batch // image.shape[0], batch // coords.shape[0]
-
-
-def sizes(image: Tensor, coords: Tensor) -> tuple[int, ...]:
-    """Return dimension, image size as (d, h, w) and number of positions of a sample."""
-    shape = tuple(image.shape[2:])
-
-    return (len(shape), *(1,) * (3 - len(shape)), *shape, math.prod(coords.shape[2:]))
-
-
-def lines_of(coords: Tensor, relative: bool) -> int:
-    """Return the lines of a sample: rows of its lattice or blocks of free positions."""
-    total = math.prod(coords.shape[2:])
-
-    return total // coords.shape[-1] if relative else -(-total // FREE_LINE)
-
-
-def longest_line(coords: Tensor, relative: bool) -> int:
-    """Return the positions of the longest line."""
-    return coords.shape[-1] if relative else FREE_LINE
-
-
-def lines_per_chunk(coords: Tensor, lines: int) -> int:
-    """Return how many lines a chunk takes."""
-    return max(1, _CHUNK * lines // math.prod(coords.shape[2:]))
-
-
-# Rows of a room that ``line_room`` takes.
-LINE_ROWS = 4
-
-
-@inline
-def line_room(room, longest):
-    """Return offsets and shares ``(3, longest)`` in the first rows of a room."""
-    return ints(room, longest), room_rows(room, 1, 3, longest)
-
-
-@inline
-def locate_line(line, start, scale, total, relative, coords, shape, offset, a, b, c):
-    """Locate one line of a sample; the base of a row are its (d, h), of free coords nothing."""
-    depth, height, width = shape
-    base_d = row_base(line, 0, height, relative)
-    base_h = row_base(line, 1, height, relative)
-    step = 1 if relative else 0
-    size, plane = len(c), height * width
-    if len(coords) == 3 * total:
-        along = coords[start : start + size]
-        locate(along, scale, base_d, 0, depth, plane, True, offset, a)
-    rest = len(coords) - 2 * total
-    along = coords[rest + start : rest + start + size]
-    locate(along, scale, base_h, 0, height, width, rest == 0, offset, b)
-    along = coords[rest + total + start : rest + total + start + size]
-    locate(along, scale, 0, step, width, 1, False, offset, c)
-
-
-@inline
-def row_base(line, axis, height, relative):
-    """Return where a row lies along an axis: (d, h, 0); nothing is added to free coords."""
-    if not relative or axis == 2:
-        return 0
-    return line // height if axis == 0 else line % height
-
-
-@inline
-def mark_line(line, start, total, relative, coords, shape, marks):
-    """Fill the rows of ``marks`` ``(d h w, 3, size)``: inside, fade and its derivative."""
-    depth, height, width = shape
-    base_d = row_base(line, 0, height, relative)
-    base_h = row_base(line, 1, height, relative)
-    step = 1 if relative else 0
-    size = marks.shape[2]
-    rest = len(coords) - 2 * total
-    if rest > 0:
-        along = coords[start : start + size]
-        outside(along, base_d, 0, depth, marks[0, 0], marks[0, 1], marks[0, 2])
-    else:
-        marks[0, 0], marks[0, 1], marks[0, 2] = 1, 1, 0
-    along = coords[rest + start : rest + start + size]
-    outside(along, base_h, 0, height, marks[1, 0], marks[1, 1], marks[1, 2])
-    along = coords[rest + total + start : rest + total + start + size]
-    outside(along, 0, step, width, marks[2, 0], marks[2, 1], marks[2, 2])
 
 
 @rows

@@ -12,23 +12,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cardiogen.ops.kernels.cpu.jit import (
-    Kernel,
+from cardiogen.ops.kernels.cpu.intrinsics import (
     add32,
     add_at,
     arguments,
-    exact_rows,
     floats,
-    inline,
     ints,
     real,
     room_rows,
     room_squares,
+)
+from cardiogen.ops.kernels.cpu.jit import (
+    Kernel,
+    exact_rows,
+    inline,
     rows,
 )
 from cardiogen.ops.kernels.cpu.launch import launch
-from cardiogen.ops.kernels.cpu.lines import FREE_LINE, cell, limits, line_span, voxel_strides
-from cardiogen.ops.kernels.cpu.sampling import (
+from cardiogen.ops.kernels.cpu.layout import (
     LINE_ROWS,
     line_room,
     lines_of,
@@ -38,6 +39,7 @@ from cardiogen.ops.kernels.cpu.sampling import (
     mark_line,
     sizes,
 )
+from cardiogen.ops.kernels.cpu.lines import FREE_LINE, cell, limits, line_span, voxel_strides
 
 # Slabs of fewer slices would read most lines twice.
 _THINNEST = 3

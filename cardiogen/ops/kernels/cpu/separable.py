@@ -6,7 +6,15 @@ import math
 
 from torch import Tensor
 
-from cardiogen.ops.kernels.cpu.jit import Kernel, arguments, floats, ints, rows
+from cardiogen.ops.kernels.cpu.intrinsics import (
+    arguments,
+    floats,
+    ints,
+)
+from cardiogen.ops.kernels.cpu.jit import (
+    Kernel,
+    rows,
+)
 from cardiogen.ops.kernels.cpu.launch import launch
 
 _CHUNK = 32768
