@@ -1,9 +1,9 @@
 """Read images at positions between voxels, and the exact adjoint of that.
 
 Convention: ``coords`` are absolute voxel positions in axis order; 0 and n - 1 are the centers of
-the first and last voxels (what torch calls align_corners=True), and this file is the only one
-that knows how positions become array reads. The linear form is written with explicit weights,
-because torch's own sampler has no second derivative in 3D.
+the first and last voxels (what torch calls align_corners=True). This file and its kernels alone
+know how positions become array reads. The linear form is written with explicit weights, because
+torch's own sampler has no second derivative in 3D.
 """
 
 from __future__ import annotations

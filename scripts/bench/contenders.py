@@ -102,7 +102,8 @@ def _normalized(coords: Tensor) -> Tensor:
     for axis, size in enumerate(coords.shape[2:]):
         coords[:, axis] = 2 * (coords[:, axis] / (size - 1) - 0.5)
 
-    return coords.movedim(1, -1).flip(-1)
+    # VoxelMorph orders the components by a list of indices, which copies; flip would be faster.
+    return coords.movedim(1, -1)[..., list(reversed(range(coords.shape[1])))]
 
 
 def _formula(image: Tensor, displacement: Tensor) -> Tensor:

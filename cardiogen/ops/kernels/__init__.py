@@ -5,7 +5,8 @@ is its torch form. ``CARDIOGEN_KERNELS`` or ``use_backend`` say which forms may 
 ``reference`` means torch alone, ``auto`` the fastest one that fits the tensors: compiled loops
 (Numba) on CPU, Triton kernels on CUDA. Whatever those cannot do goes to the reference: float64,
 tensors inside ``torch.func`` transforms, forward-mode derivatives, ``torch.compile`` and tracing,
-tensor subclasses, and axes beyond 32-bit indices.
+tensor subclasses, and axes beyond 32-bit indices; also sampling of orders 0 and 3, energies with
+weights, and the gradient of the folding determinants.
 """
 
 from __future__ import annotations

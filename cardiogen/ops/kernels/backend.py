@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,3 +49,22 @@ def use_backend(name: str) -> Iterator[None]:
         yield
     finally:
         _chosen.reset(token)
+
+
+# Whether this process was forked: it has none of its parent's threads, and an OpenMP runtime that
+# ran in the parent would wait for them forever. Known from the import on, not from a first kernel.
+_forked = type(multiprocessing.current_process()).__name__ == "ForkProcess"
+
+
+def is_forked() -> bool:
+    """Return whether this process is a forked child, in which kernels work alone."""
+    return _forked
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -58,26 +58,16 @@ _SAMPLE = Operator(
 )
 
 
-def _sample(
-    kernels: ModuleType, reference: Callable, image: Tensor, coords: Tensor, padding: str
-) -> Tensor:
+def _read(
+    relative: bool, kernels: ModuleType, reference: Callable, image: Tensor, coords: Tensor,
+    padding: str,
+) -> Tensor:  # fmt: skip
     work, coords = _shared(image.float(), coords)
     reference = partial(reference, padding=padding)
     fade = padding == "zeros"
-    found = fused(_SAMPLE, kernels, reference, work, coords, fade=fade, relative=False)
+    found = fused(_SAMPLE, kernels, reference, work, coords, fade=fade, relative=relative)
 
     return found.to(image.dtype)
-
-
-def _warp(
-    kernels: ModuleType, reference: Callable, moving: Tensor, displacement: Tensor, padding: str
-) -> Tensor:
-    work, displacement = _shared(moving.float(), displacement)
-    reference = partial(reference, padding=padding)
-    fade = padding == "zeros"
-    found = fused(_SAMPLE, kernels, reference, work, displacement, fade=fade, relative=True)
-
-    return found.to(moving.dtype)
 
 
 def _push_backward(
@@ -270,6 +260,6 @@ FAST: dict[str, Callable] = {
     "_folding_determinants": _folding_determinants,
     "_jacobian_determinant": _jacobian_determinant,
     "_push": _push,
-    "_warp_linear": _warp,
-    "sample_linear": _sample,
+    "_warp_linear": partial(_read, True),
+    "sample_linear": partial(_read, False),
 }

@@ -356,3 +356,27 @@ def test_workers_of_a_data_loader(tmp_path):
     script.write_text(_WORKERS)
     found = run(script, "fork", "spawn", OMP_NUM_THREADS="2", CARDIOGEN_THREADS="pool")
     assert found == "fork serial\n" * 4 + "spawn pool\n" * 4
+
+
+_FORKED_BEFORE_ANY_KERNEL = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from cardiogen import ops
+
+torch.set_num_threads(2)
+torch.ones(1 << 20).add(1)  # starts torch's own threads, which no child has
+child = os.fork()
+if child == 0:
+    ops.warp(torch.rand(1, 1, 40, 40, 40), torch.rand(1, 3, 40, 40, 40))
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+
+
+def test_children_forked_before_the_first_kernel_work(tmp_path):
+    script = tmp_path / "forked.py"
+    script.write_text(_FORKED_BEFORE_ANY_KERNEL)
+    command = [sys.executable, str(script), str(ROOT)]
+    found = subprocess.run(command, timeout=_PATIENCE, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr

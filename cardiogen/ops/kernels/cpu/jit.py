@@ -35,10 +35,21 @@ compiling = threading.RLock()
 class _NoAliasCompiler(CompilerBase):
     """Numba's compiler, told that array arguments do not overlap and are not counted."""
 
+    _needs_wrapper = False
+
     def define_pipelines(self) -> list:
         self.state.flags.noalias = True
         self.state.flags.nrt = False
+        # Nobody calls these functions from Python; a wrapper takes a quarter of the compilation.
+        self.state.flags.no_cpython_wrapper = True
+        self.state.flags.no_cfunc_wrapper = not self._needs_wrapper
         return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
+
+
+class _KernelCompiler(_NoAliasCompiler):
+    """The same for what threads call: a C function."""
+
+    _needs_wrapper = True
 
 
 def rows(function: Callable) -> Callable:
@@ -87,10 +98,10 @@ class Kernel:
 def compile_cached(signature: object, function: Callable) -> object:
     """Compile a C function, on disk if there is a place for it."""
     before = numba.config.CACHE_DIR
-    place = before or str(cache_folder() or "")
+    place = str(cache_folder() or "")
     numba.config.CACHE_DIR = place
     try:
-        return cfunc(signature, cache=bool(place), pipeline_class=_NoAliasCompiler)(function)
+        return cfunc(signature, cache=bool(place), pipeline_class=_KernelCompiler)(function)
     except Exception as fault:
         # A full disk or a damaged file stops no warp; whatever else is wrong is raised again.
         if not place:
@@ -99,13 +110,15 @@ def compile_cached(signature: object, function: Callable) -> object:
             f"kernels are compiled without {place}, which could not be used ({fault!r}); try "
             "removing it", stacklevel=2,
         )  # fmt: skip
-        return cfunc(signature, pipeline_class=_NoAliasCompiler)(function)
+        return cfunc(signature, pipeline_class=_KernelCompiler)(function)
     finally:
         numba.config.CACHE_DIR = before
 
 
 def cache_folder() -> Path | None:
-    """Return a folder for compiled kernels: in the package, else in the user's cache, else None.
+    """Return a folder for compiled kernels, or None if there is no place for one.
+
+    In ``NUMBA_CACHE_DIR`` if that is set, else in the package, else in the user's cache.
 
     Its name holds a digest of the kernels' source: Numba looks at one file alone and would go on
     with old code when a function in another one changes.
@@ -114,7 +127,9 @@ def cache_folder() -> Path | None:
     digest = hashlib.sha256()
     for path in sorted(package.glob("*.py")):
         digest.update(path.read_bytes())
-    for root in (package / "__pycache__", *_user_cache()):
+    named = numba.config.CACHE_DIR
+    places = [Path(named)] if named else [package / "__pycache__", *_user_cache()]
+    for root in places:
         folder = root / f"kernels-{digest.hexdigest()[:12]}"
         if _is_writable(folder):
             return folder

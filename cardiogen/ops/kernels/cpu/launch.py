@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from cardiogen.base import CardiogenError
+from cardiogen.ops.kernels.backend import is_forked
 from cardiogen.ops.kernels.cpu.jit import (
     Kernel,
     compiling,
@@ -32,7 +33,6 @@ from cardiogen.ops.kernels.cpu.worker import worker_address
 
 LAUNCHERS = ("openmp", "pool", "serial")
 _VARIABLE = "CARDIOGEN_THREADS"
-_in_forked_child = False
 # Rooms of two threads share no cache line.
 _APART = 128
 _pools: dict[int, ThreadPoolExecutor] = {}
@@ -49,7 +49,7 @@ def launch(kernel: Kernel, chunks: int, *arguments: Tensor | float, room: int = 
             as the bits of a float64), in the kernel's order.
         room: memory that a thread needs for itself, in float32.
     """
-    threads = 1 if _in_forked_child else min(torch.get_num_threads(), chunks)
+    threads = 1 if is_forked() else min(torch.get_num_threads(), chunks)
     size = 4 * room + _APART
     rooms = np.empty(threads * size, dtype=np.uint8)
     words = [_word(argument) for argument in arguments]
@@ -69,7 +69,7 @@ def _word(argument: Tensor | float) -> int:
 
 def active_launcher() -> str:
     """Return how kernels are run now: ``openmp``, ``pool`` or ``serial``."""
-    if _in_forked_child:
+    if is_forked():
         return "serial"
     names = {_run_openmp: "openmp", _run_pool: "pool", _run_serial: "serial"}
 
@@ -150,16 +150,12 @@ def _pool(size: int) -> ThreadPoolExecutor:
         return _pools[size]
 
 
-def _after_fork() -> None:
-    global _in_forked_child
-    _in_forked_child = True
-    compiling.release()
-
-
 if hasattr(os, "register_at_fork"):
     # A child forked while another thread compiles would wait for that thread's lock forever.
     os.register_at_fork(
-        before=compiling.acquire, after_in_parent=compiling.release, after_in_child=_after_fork
+        before=compiling.acquire,
+        after_in_parent=compiling.release,
+        after_in_child=compiling.release,
     )
 
 

@@ -151,11 +151,11 @@ def _stiffness(job, chunk, room):
             _bending_row(field, d, h, depth, height, width, inverse, work, target, squares)
         scale = scales[component % ndim]
         energies[index] = scale * _sum(squares)
-        _double(target, np.float32(2 * scale))
+        _scale(target, np.float32(2 * scale))
 
 
 @rows
-def _double(values, factor):
+def _scale(values, factor):
     for w in range(len(values)):
         values[w] *= factor
 

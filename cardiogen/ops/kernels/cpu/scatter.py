@@ -208,10 +208,10 @@ def add_squares_within(out, begin, end, offset, shift, up_h, up_w, parts):
 
 
 @inline
-def add_line(target, whole, limits, ndim, offset, a, b, c, ups, values, parts):
-    """Add one line of values to one channel of an image, within the limits of a slab."""
+def add_line(target, whole, span, ndim, offset, a, b, c, ups, values, parts):
+    """Add one line of values to one channel of an image, within the span of a slab."""
     up_d, up_h, up_w = ups
-    begin, end, none = limits[0], limits[1], np.int32(0)
+    begin, end, none = span[0], span[1], np.int32(0)
     if ndim == 2:
         split2(values, b, c, parts)
         add_edges_within(target, begin, end, offset, none, up_w, parts)
@@ -252,7 +252,7 @@ def _push(job, chunk, room):
     slices = depth if ndim == 3 else height
     image, slab = chunk // slabs, chunk % slabs
     begin, end = slab * slices // slabs, (slab + 1) * slices // slabs
-    limits = (begin * (voxels // slices), end * (voxels // slices))
+    span = (begin * (voxels // slices), end * (voxels // slices))
     for sample in range(image * per_image, (image + 1) * per_image):
         field = sample // per_coords
         first = field * ndim * total
@@ -280,6 +280,6 @@ def _push(job, chunk, room):
                 at = (image * channels + channel) * voxels
                 target = out[at : at + voxels]
                 add_line(
-                    target, whole, limits, ndim, offset, shares[0, :size],
+                    target, whole, span, ndim, offset, shares[0, :size],
                     shares[1, :size], shares[2, :size], ups, values, parts,
                 )  # fmt: skip
