@@ -18,8 +18,9 @@ Prefer = Annotated[
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add ``register`` and ``warp`` to the command line."""
+    """Add ``register``, ``track`` and ``warp`` to the command line."""
     app.command("register")(register_command)
+    app.command("track")(track_command)
     app.command("warp")(warp_command)
 
 
@@ -58,6 +59,63 @@ def register_command(
         fixed, moving, out=out, preset=preset, config=config, fixed_labels=fixed_labels,
         moving_labels=moving_labels, label_map=label_map, field_format=field_format,
         device=device, prefer=prefer, overwrite=overwrite,
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps({"folder": str(out), **facts}, indent=2, allow_nan=False))
+        return
+    typer.echo(str(out))
+    for note in facts["notes"]:
+        typer.echo(f"cardiogen: note {note}", err=True)
+
+
+def track_command(
+    cine: Annotated[Path, typer.Argument(help="Cine (NIfTI, 4D), slices along its third axis.")],
+    ed_labels: Annotated[Path, typer.Option(help="Label map (3D) of the ED frame.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    label_map: Annotated[
+        str | None, typer.Option(help="Codes of label files: ukbb, acdc or mnms.")
+    ] = None,
+    ed: Annotated[int, typer.Option(help="Frame of end diastole, from 0.")] = 0,
+    preset: Annotated[
+        str | None, typer.Option(help="default, accurate or ukbb (neighbors by FFD, blended).")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file instead of a preset.")] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="groupwise (default), direct, sequential or blend, instead of the "
+                     "preset's."),
+    ] = None,
+    in_plane: Annotated[
+        bool | None,
+        typer.Option("--in-plane/--through-plane", help="Track slices on their own, or in 3D; "
+                     "default: on their own if over 10 mm apart."),
+    ] = None,
+    frame_time_ms: Annotated[
+        float | None, typer.Option(help="Time between frames; default: the header's.")
+    ] = None,
+    resample_labels: Annotated[
+        bool, typer.Option(help="Accept labels on another grid of the same world.")
+    ] = False,
+    space: Annotated[Literal["ras", "lps"], typer.Option(help="Axes of the mesh files.")] = "ras",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
+    ] = "auto",
+    prefer: Prefer = None,
+    orientation: Annotated[
+        Literal["trusted", "assumed", "mirrored"] | None,
+        typer.Option(help="Overrides what the header says of left and right."),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Track a cine from its ED labels: motion, labels, meshes, volumes and strain."""
+    from cardiogen.cli.track import track_files
+
+    facts = track_files(
+        cine, ed_labels=ed_labels, out=out, label_map=label_map, ed=ed, preset=preset,
+        config=config, strategy=strategy, in_plane=in_plane, frame_time_ms=frame_time_ms,
+        resample_labels=resample_labels, space=space, device=device, prefer=prefer,
+        orientation=orientation, overwrite=overwrite,
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps({"folder": str(out), **facts}, indent=2, allow_nan=False))

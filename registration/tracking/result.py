@@ -1,0 +1,134 @@
+"""What tracking returns: motion, labels, meshes, strain, and how far all of it can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cardiogen.base import Note
+from cardiogen.data import Grid
+from cardiogen.data.sequence import Sequence
+from cardiogen.measure import Strain, measure_sequence
+from cardiogen.transforms import TemporalSVF
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrackingResult:
+    """The motion of one heart over its cycle.
+
+    Fields live on ``region``, the part of the ED grid around the heart that was tracked.
+
+    Attributes:
+        sequence: images, propagated labels and propagated mesh of every frame, on the ED grid.
+        region: cropped ED grid.
+        start: its first voxel on the ED grid.
+        forward: ``ed_to_frame`` ``(T, 3, *region)``, voxels; exactly 0 at ED.
+        backward: ``frame_to_ed``, its inverse.
+        in_plane: whether slices were tracked each on its own.
+        stretch: longitudinal stretch of every frame if motion through the slices was inferred from
+            the volume of the wall, else None; see ``longitudinal``.
+        motion: what ``groupwise`` found (motion in the slices if ``in_plane``), at any phase; None
+            for the other strategies.
+        strain: of the left ventricle; None where the labels do not allow it (see ``notes``).
+        consistency_mm: mean over the wall of ``|frame_to_ed(ed_to_frame(x)) - x|`` ``(T,)``.
+        closure_mm: mean over the wall of where ED arrives after one whole cycle.
+        folds: share of folding cells of every frame ``(T,)``.
+        energy_rows: records of the solver.
+        timings: seconds by stage, and ``total``.
+        provenance: versions, settings, hashes of the inputs.
+        notes: what was assumed, inferred or left out.
+    """
+
+    sequence: Sequence
+    region: Grid
+    start: tuple[int, int, int]
+    forward: Tensor
+    backward: Tensor
+    in_plane: bool
+    stretch: Array | None
+    motion: TemporalSVF | None
+    strain: Strain | None
+    consistency_mm: Array
+    closure_mm: float
+    folds: Array
+    energy_rows: tuple[Mapping[str, object], ...]
+    timings: Mapping[str, float]
+    provenance: Mapping[str, object]
+    notes: tuple[Note, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.sequence)
+
+    @cached_property
+    def ed_to_frame(self) -> Tensor:
+        """``(T, 3, D, H, W)`` voxels on the whole ED grid; ``region``'s border goes on beyond."""
+        return self._on_grid(self.forward)
+
+    @cached_property
+    def frame_to_ed(self) -> Tensor:
+        """The inverse of ``ed_to_frame``, ``(T, 3, D, H, W)``."""
+        return self._on_grid(self.backward)
+
+    @property
+    def curves(self) -> pd.DataFrame:
+        """Volumes of every frame, of the mesh and of the labels, mL; see ``measure_sequence``."""
+        return self.measures[1]
+
+    @cached_property
+    def measures(self) -> tuple[dict[str, float], pd.DataFrame]:
+        """Phenotypes, from the mesh, and ``curves``."""
+        return measure_sequence(self.sequence, source="mesh")
+
+    def as_dict(self) -> dict[str, object]:
+        """Return all numbers for JSON."""
+        return {
+            "frames": len(self), "ed": self.sequence.ed, "es": self.sequence.es,
+            "cycle_s": self.sequence.cycle_s,
+            "measures": {k: v if np.isfinite(v) else None for k, v in self.measures[0].items()},
+            "mode": "2D+t, slices on their own" if self.in_plane else "3D+t",
+            "through_plane": self._through_plane(),
+            "longitudinal_stretch": None if self.stretch is None else self.stretch.tolist(),
+            "consistency_mm": {"mean": float(self.consistency_mm.mean()),
+                               "largest_frame": float(self.consistency_mm.max())},
+            "closure_mm": self.closure_mm,
+            "folding_fraction": self.folds.tolist(),
+            "strain": None if self.strain is None else dict(self.strain.facts),
+            "region": {"start": list(self.start), "shape": list(self.region.shape)},
+            "timings_s": {name: round(value, 4) for name, value in self.timings.items()},
+            "provenance": dict(self.provenance),
+            "notes": [str(note) for note in self.notes],
+        }  # fmt: skip
+
+    def _through_plane(self) -> str:
+        if not self.in_plane:
+            return "tracked; between thick slices it is known less well than in them"
+        if self.stretch is None:
+            return "not resolvable from slices this far apart; taken as none"
+        return (
+            "not resolvable from slices this far apart; inferred from conservation of the wall's "
+            "volume with the apex at rest (a model, not a measurement)"
+        )
+
+    def _on_grid(self, field: Tensor) -> Tensor:
+        if self.region.shape == self.sequence.grid.shape:
+            return field
+        pads = []
+        for first, size, whole in zip(
+            self.start, self.region.shape, self.sequence.grid.shape, strict=True
+        ):
+            pads = [first, whole - first - size, *pads]
+        with torch.no_grad():
+            return F.pad(field, pads, mode="replicate")
