@@ -103,7 +103,8 @@ def with_longitudinal(
     back = sliding(1 / stretch, shape, cine.region, device=device)
     text = (
         "motion through the slices is inferred from conservation of the wall's volume (apex at "
-        f"rest): the ventricle shortens to {stretch.min():.3f} of its length; it is not measured"
+        f"rest): the ventricle shortens to {stretch.min():.3f} of its length; it is not measured, "
+        "and it follows the left ventricle: do not trust right-ventricular volumes"
     )
     return replace(
         motion,
