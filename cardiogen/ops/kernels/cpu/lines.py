@@ -159,6 +159,25 @@ def warp2(image, height, width, line_h, line_w, base_h, step, out):
 
 
 @rows
+def warp2_slopes(image, height, width, line_h, line_w, base_h, step, weight, at_h, at_w):
+    """Write ``weight`` times the slopes that ``warp2`` has along h and w: 0 beyond the border."""
+    last_h, low_h = limits(height)
+    last_w, low_w = limits(width)
+    base_h, step, zero = np.float32(base_h), np.float32(step), np.float32(0)
+    stride_h = np.int32(width)
+    _, up_h, up_w = voxel_strides(1, height, width)
+    for w in range(len(weight)):
+        h_at, w_at = line_h[w] + base_h, line_w[w] + step * np.float32(np.int32(w))
+        j, b = cell(h_at, last_h, low_h)
+        k, c = cell(w_at, last_w, low_w)
+        v00, v01, v10, v11 = read_square(image, np.int32(j * stride_h + k), up_h, up_w)
+        slope_h = weight[w] * (blend(c, v10, v11) - blend(c, v00, v01))
+        slope_w = weight[w] * blend(b, v01 - v00, v11 - v10)
+        at_h[w] = slope_h if (h_at >= zero and h_at <= last_h) else zero
+        at_w[w] = slope_w if (w_at >= zero and w_at <= last_w) else zero
+
+
+@rows
 def slopes3(image, offset, a, b, c, up_d, up_h, up_w, weight, at_d, at_h, at_w):
     """Add ``weight`` times the slopes along d, h, w of a 3D interpolant."""
     for w in range(len(weight)):

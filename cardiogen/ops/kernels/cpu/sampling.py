@@ -40,6 +40,7 @@ from cardiogen.ops.kernels.cpu.lines import (
     slopes3,
     voxel_strides,
     warp2,
+    warp2_slopes,
     within,
 )
 
@@ -199,6 +200,16 @@ def _coords_gradient(job, chunk, room):
         start, size = line_span(line, not relative, width, total)
         first = field * ndim * total
         coords = fields[first : first + ndim * total]
+        if ndim == 2 and channels == 1 and per_coords == 1 and not fading:
+            image, stop = field // per_image * voxels, start + size
+            to = field * ndim * total + start
+            warp2_slopes(
+                images[image : image + voxels], height, width, coords[start:stop],
+                coords[total + start : total + stop], line if relative else 0, relative,
+                grads[field * total + start : field * total + stop], out[to : to + size],
+                out[to + total : to + total + size],
+            )  # fmt: skip
+            continue
         offset, a, b, c = offsets[:size], shares[0, :size], shares[1, :size], shares[2, :size]
         at_d, at_h, at_w = slopes[0, :size], slopes[1, :size], slopes[2, :size]
         read, value = values_read[0, :size], values_read[1, :size]
