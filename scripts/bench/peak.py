@@ -54,7 +54,7 @@ def cpu_peak(case: Case, pass_name: str, name: str, *, quick: bool) -> int | Non
     return int(told.stdout.split()[-1])
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
     """Return a figure of this process in bytes: VmRSS now, or VmHWM at most since the reset."""
     return 1024 * int(re.search(rf"{field}:\s+(\d+) kB", _STATUS.read_text()).group(1))
 
@@ -69,9 +69,9 @@ def _measure(case: Case, small: Case, pass_name: str, name: str) -> int:
         if which is small:
             contender.call(leaf, weights)
     _CLEAR.write_text("5")
-    before = _status("VmRSS")
+    before = status("VmRSS")
     result = contender.call(leaf, weights)
-    peak = _status("VmHWM") - before
+    peak = status("VmHWM") - before
     del result
 
     return max(0, peak)

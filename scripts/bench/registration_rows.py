@@ -66,13 +66,17 @@ def batch_seconds(pairs: list[CardiacPair], preset: str) -> float:
 
 
 def peak_memory_mb(folder: Path, patient: str, method: str) -> float:
-    """Return the most memory that a fresh process holds while one method registers one pair."""
+    """Return the most memory that a fresh process holds while one method registers one pair.
+
+    From /proc, as ``bench.peak`` does: ``ru_maxrss`` would begin with what the parent held.
+    """
     code = (
-        "import resource, sys; from pathlib import Path\n"
+        "import sys; from pathlib import Path\n"
         "from bench.acdc_pairs import load_pairs; from bench.registrars import registrars\n"
+        "from bench.peak import status\n"
         f"pair = load_pairs(Path({str(folder)!r}), [{patient!r}])[0]\n"
         f"registrars([{method!r}])[{method!r}](pair)\n"
-        "sys.stdout.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))\n"
+        "sys.stdout.write(str(status('VmHWM') / 2**20))\n"
     )
     paths = [str(_SCRIPTS), str(_SCRIPTS.parent), os.environ.get("PYTHONPATH", "")]
     told = subprocess.run(

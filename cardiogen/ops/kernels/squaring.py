@@ -2,7 +2,7 @@
 
 The gradient needs every ``u_k``. Keeping them would take n fields, so they are computed again in
 windows: besides velocity, gradient and result no more than three fields are held. For 7 steps
-that takes 10 further compositions, of which each costs about a quarter of an adjoint step.
+that takes 10 further compositions, of which each costs less than a third of an adjoint step.
 """
 
 from __future__ import annotations

@@ -11,10 +11,7 @@ from torch import Tensor
 
 from cardiogen.ops.kernels.cpu.composition import compose, compose_backward_self
 from cardiogen.ops.kernels.cpu.folding import folding_determinants
-from cardiogen.ops.kernels.cpu.jacobian import (
-    jacobian_determinant,
-    jacobian_determinant_backward,
-)
+from cardiogen.ops.kernels.cpu.jacobian import jacobian_determinant, jacobian_determinant_backward
 from cardiogen.ops.kernels.cpu.launch import LAUNCHERS, active_launcher
 from cardiogen.ops.kernels.cpu.roughness import stiffness
 from cardiogen.ops.kernels.cpu.sampling import coords_gradient, sample

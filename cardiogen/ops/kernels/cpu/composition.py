@@ -6,18 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cardiogen.ops.kernels.cpu.intrinsics import (
-    arguments,
-    floats,
-    ints,
-    real,
-    room_rows,
-)
-from cardiogen.ops.kernels.cpu.jit import (
-    Kernel,
-    inline,
-    rows,
-)
+from cardiogen.ops.kernels.cpu.intrinsics import arguments, floats, ints, real, room_rows
+from cardiogen.ops.kernels.cpu.jit import Kernel, inline, rows
 from cardiogen.ops.kernels.cpu.launch import launch
 from cardiogen.ops.kernels.cpu.layout import (
     LINE_ROWS,
@@ -28,6 +18,7 @@ from cardiogen.ops.kernels.cpu.layout import (
     locate_line,
     row_base,
     sizes,
+    slab_count,
 )
 from cardiogen.ops.kernels.cpu.lines import (
     gather2,
@@ -37,13 +28,7 @@ from cardiogen.ops.kernels.cpu.lines import (
     voxel_strides,
     within,
 )
-from cardiogen.ops.kernels.cpu.scatter import (
-    add_line,
-    line_ranges,
-    misses,
-    slab_count,
-    stays,
-)
+from cardiogen.ops.kernels.cpu.scatter import add_line, line_ranges, misses, stays
 
 
 def compose(
@@ -166,10 +151,10 @@ def _compose_backward_self(job, chunk, room):
     for line in range(lines):
         index = sample * lines + line
         if not misses(ranges, index, begin, end):
-            limits = (begin * per_slice * width, end * per_slice * width)
+            span = (begin * per_slice * width, end * per_slice * width)
             _pushed_part(
                 line, scale, total, grads, field, out, shape, offset, shares, parts,
-                stays(ranges, index, begin, end), limits,
+                stays(ranges, index, begin, end), span,
             )  # fmt: skip
 
 
@@ -202,9 +187,7 @@ def _local_part(line, scale, total, grads, field, out, shape, offset, shares, sl
 
 
 @inline
-def _pushed_part(
-    line, scale, total, grads, field, out, shape, offset, shares, parts, whole, limits
-):
+def _pushed_part(line, scale, total, grads, field, out, shape, offset, shares, parts, whole, span):
     """Add ``g`` to the voxels around ``x + w``."""
     depth, height, width = shape
     ndim, start = len(field) // total, line * width
@@ -215,4 +198,4 @@ def _pushed_part(
         at = component * total
         values = grads[at + start : at + start + width]
         target = out[at : at + total]
-        add_line(target, whole, limits, ndim, offset, a, b, c, ups, values, parts)
+        add_line(target, whole, span, ndim, offset, a, b, c, ups, values, parts)

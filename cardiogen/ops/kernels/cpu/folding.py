@@ -5,16 +5,10 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from cardiogen.ops.kernels.cpu.intrinsics import (
-    arguments,
-    floats,
-)
-from cardiogen.ops.kernels.cpu.jit import (
-    Kernel,
-    inline,
-    rows,
-)
+from cardiogen.ops.kernels.cpu.intrinsics import arguments, floats
+from cardiogen.ops.kernels.cpu.jit import Kernel, inline, rows
 from cardiogen.ops.kernels.cpu.launch import launch
+from cardiogen.ops.kernels.cpu.layout import padded
 
 _CHUNK = 8192
 
@@ -28,7 +22,7 @@ def folding_determinants(displacement: Tensor) -> Tensor:
     batch, ndim, *shape = displacement.shape
     cells = [max(1, n - 1) for n in shape]
     out = displacement.new_empty(batch, 10 if ndim == 3 else 4, *cells)
-    depth, height, width = (*(1,) * (3 - ndim), *shape)
+    depth, height, width = padded(shape)
     lines = out[0, 0].numel() // cells[-1]
     per = max(1, _CHUNK // cells[-1])
     launch(

@@ -6,18 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cardiogen.ops.kernels.cpu.intrinsics import (
-    arguments,
-    floats,
-    room_rows,
-    room_squares,
-)
-from cardiogen.ops.kernels.cpu.jit import (
-    Kernel,
-    inline,
-    rows,
-)
+from cardiogen.ops.kernels.cpu.arithmetic import add_scaled
+from cardiogen.ops.kernels.cpu.intrinsics import arguments, floats, room_rows, room_squares
+from cardiogen.ops.kernels.cpu.jit import Kernel, inline, rows
 from cardiogen.ops.kernels.cpu.launch import launch
+from cardiogen.ops.kernels.cpu.layout import padded, slab_count
 
 _CHUNK = 16384
 
@@ -26,7 +19,7 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
     """Return ``det(I + du/dx)`` ``(B, 1, *S)`` of ``(B, d, *S)`` contiguous float32, voxels."""
     batch, ndim, *shape = displacement.shape
     out = displacement.new_empty(batch, 1, *shape)
-    depth, height, width = (*(1,) * (3 - ndim), *shape)
+    depth, height, width = padded(shape)
     per = max(1, _CHUNK // width)
     launch(
         _determinant, -(-batch * depth * height // per), displacement, out, batch, ndim, depth,
@@ -40,9 +33,8 @@ def jacobian_determinant_backward(grad: Tensor, displacement: Tensor) -> Tensor:
     """Return the gradient ``(B, d, *S)`` of ``<grad, jacobian_determinant(displacement)>``."""
     batch, ndim, *shape = displacement.shape
     out = torch.zeros_like(displacement)
-    depth, height, width = (*(1,) * (3 - ndim), *shape)
-    slices = depth if ndim == 3 else height
-    slabs = max(1, min(slices // 4, -(-4 * torch.get_num_threads() // batch)))
+    depth, height, width = padded(shape)
+    slabs = slab_count(shape[0], batch)
     launch(
         _determinant_gradient, batch * slabs, grad, displacement, out, batch, ndim, depth, height,
         width, slabs, room=10 * width,
@@ -149,12 +141,6 @@ def _cofactor(a, d, b, c, grad, sign, out):
 
 
 @rows
-def _add_scaled(values, factor, out):
-    for w in range(len(out)):
-        out[w] += factor * values[w]
-
-
-@rows
 def _add_slope_adjoint(values, out):
     """Add the adjoint of ``_slope_along``."""
     last = len(out) - 1
@@ -231,4 +217,4 @@ def _add_difference_adjoint(part, axis, line, depth, height, width, begin, end, 
     for neighbor, sign in ((high, factor), (low, -factor)):
         row = line + (neighbor - index) * step
         if row >= begin and row < end:
-            _add_scaled(part, sign, target[row * width : (row + 1) * width])
+            add_scaled(part, sign, target[row * width : (row + 1) * width])

@@ -25,10 +25,7 @@ from torch import Tensor
 
 from cardiogen.base import CardiogenError
 from cardiogen.ops.kernels.backend import is_forked
-from cardiogen.ops.kernels.cpu.jit import (
-    Kernel,
-    compiling,
-)
+from cardiogen.ops.kernels.cpu.jit import Kernel, compiling
 from cardiogen.ops.kernels.cpu.worker import worker_address
 
 LAUNCHERS = ("openmp", "pool", "serial")

@@ -6,7 +6,9 @@ A line is a row of a lattice that is displaced, or a block of positions that are
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from cardiogen.ops.kernels.cpu.intrinsics import ints, room_rows
@@ -15,6 +17,8 @@ from cardiogen.ops.kernels.cpu.lines import FREE_LINE, locate, outside
 
 # A chunk holds about this many positions: enough to hide the launch, few enough to balance.
 _CHUNK = 32768
+# Slabs of fewer slices would read most lines twice.
+_THINNEST = 3
 
 
 def batches(image: Tensor, coords: Tensor) -> tuple[int, int]:
@@ -28,7 +32,19 @@ def sizes(image: Tensor, coords: Tensor) -> tuple[int, ...]:
     """Return dimension, image size as (d, h, w) and number of positions of a sample."""
     shape = tuple(image.shape[2:])
 
-    return (len(shape), *(1,) * (3 - len(shape)), *shape, math.prod(coords.shape[2:]))
+    return (len(shape), *padded(shape), math.prod(coords.shape[2:]))
+
+
+def padded(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return a 2D or 3D shape as (d, h, w)."""
+    return (*(1,) * (3 - len(shape)), *shape)
+
+
+def slab_count(slices: int, images: int) -> int:
+    """Return into how many slabs an image is split, so that every thread finds work."""
+    wanted = -(-2 * torch.get_num_threads() // images) if torch.get_num_threads() > 1 else 1
+
+    return max(1, min(wanted, slices // _THINNEST))
 
 
 def lines_of(coords: Tensor, relative: bool) -> int:

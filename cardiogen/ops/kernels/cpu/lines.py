@@ -11,14 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cardiogen.ops.kernels.cpu.intrinsics import (
-    add32,
-    read,
-)
-from cardiogen.ops.kernels.cpu.jit import (
-    inline,
-    rows,
-)
+from cardiogen.ops.kernels.cpu.intrinsics import add32, read
+from cardiogen.ops.kernels.cpu.jit import inline, rows
 
 # Positions per line where coords are free; a line of a lattice is one of its rows.
 FREE_LINE = 1024

@@ -11,20 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cardiogen.ops.kernels.cpu.intrinsics import (
-    arguments,
-    doubles,
-    floats,
-    real,
-    room_rows,
-)
-from cardiogen.ops.kernels.cpu.jit import (
-    Kernel,
-    inline,
-    rows,
-    sums,
-)
+from cardiogen.ops.kernels.cpu.arithmetic import add_scaled
+from cardiogen.ops.kernels.cpu.intrinsics import arguments, doubles, floats, real, room_rows
+from cardiogen.ops.kernels.cpu.jit import Kernel, inline, rows, sums
 from cardiogen.ops.kernels.cpu.launch import launch
+from cardiogen.ops.kernels.cpu.layout import padded
 
 _CHUNK = 16384
 
@@ -44,7 +35,7 @@ def stiffness(
         spacing: mm per axis.
     """
     batch, ndim, *shape = displacement.shape
-    depth, height, width = (*(1,) * (3 - ndim), *shape)
+    depth, height, width = padded(shape)
     out = torch.empty_like(displacement)
     lines = depth * height
     energies = displacement.new_empty(batch * ndim * lines, dtype=torch.float64)
@@ -101,12 +92,6 @@ def _add_along(edges, factor, out):
     """Add ``factor D^T`` of differences along a row."""
     for w in range(len(out)):
         out[w] += factor * (edges[w] - edges[w + 1])
-
-
-@rows
-def _add(values, factor, out):
-    for w in range(len(out)):
-        out[w] += factor * values[w]
 
 
 @rows
@@ -174,14 +159,14 @@ def _diffusion_row(field, d, h, depth, height, width, inverse, work, target, squ
         low, high = max(d - 1, 0), min(d + 1, depth - 1)
         above = _row(field, high, h, height, width)
         _laplacian(_row(field, low, h, height, width), line, above, d > 0, d < depth - 1, part)
-        _add(part, inverse[0], target)
+        add_scaled(part, inverse[0], target)
         _edges(line, above, part)
         _add_squares(part, inverse[0], squares)
     if height > 1:
         low, high = max(h - 1, 0), min(h + 1, height - 1)
         above = _row(field, d, high, height, width)
         _laplacian(_row(field, d, low, height, width), line, above, h > 0, h < height - 1, part)
-        _add(part, inverse[1], target)
+        add_scaled(part, inverse[1], target)
         _edges(line, above, part)
         _add_squares(part, inverse[1], squares)
     _along_edges(line, edges)
@@ -201,8 +186,8 @@ def _bending_row(field, d, h, depth, height, width, inverse, work, target, squar
             _row(field, min(d + 2, depth - 1), h, height, width),
             d > 1, 0 < d < depth - 1, d < depth - 2, part, more,
         )  # fmt: skip
-        _add(part, inverse[0] * inverse[0], target)
-        _add(more, inverse[0] * inverse[0], squares)
+        add_scaled(part, inverse[0] * inverse[0], target)
+        add_scaled(more, inverse[0] * inverse[0], squares)
     if height > 2:
         _bends(
             _row(field, d, max(h - 2, 0), height, width),
@@ -211,8 +196,8 @@ def _bending_row(field, d, h, depth, height, width, inverse, work, target, squar
             _row(field, d, min(h + 2, height - 1), height, width),
             h > 1, 0 < h < height - 1, h < height - 2, part, more,
         )  # fmt: skip
-        _add(part, inverse[1] * inverse[1], target)
-        _add(more, inverse[1] * inverse[1], squares)
+        add_scaled(part, inverse[1] * inverse[1], target)
+        add_scaled(more, inverse[1] * inverse[1], squares)
     if width > 2:
         _along_bends(line, bends)
         _add_along_bends(bends, inverse[2] * inverse[2], target)

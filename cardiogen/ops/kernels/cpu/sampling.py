@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cardiogen.ops.kernels.cpu.arithmetic import add_product
 from cardiogen.ops.kernels.cpu.intrinsics import (
     arguments,
     floats,
@@ -13,11 +14,7 @@ from cardiogen.ops.kernels.cpu.intrinsics import (
     room_rows,
     room_squares,
 )
-from cardiogen.ops.kernels.cpu.jit import (
-    Kernel,
-    inline,
-    rows,
-)
+from cardiogen.ops.kernels.cpu.jit import Kernel, inline, rows
 from cardiogen.ops.kernels.cpu.launch import launch
 from cardiogen.ops.kernels.cpu.layout import (
     LINE_ROWS,
@@ -170,12 +167,6 @@ def _fade_slope(slope, value, inside, falls, other, another):
         slope[w] = slope[w] * both if inside[w] == np.float32(1) else beyond
 
 
-@rows
-def _add_product(weight, values, out):
-    for w in range(len(out)):
-        out[w] += weight[w] * values[w]
-
-
 @Kernel
 def _coords_gradient(job, chunk, room):
     (
@@ -232,7 +223,7 @@ def _coords_gradient(job, chunk, room):
                         gather3(values, offset, a, b, c, up_d, up_h, up_w, read)
                     else:
                         gather2(values, offset, b, c, up_h, up_w, read)
-                    _add_product(weight, read, value)
+                    add_product(weight, read, value)
         if fading:
             mark_line(line, start, total, relative, coords, shape, marks)
         for axis in range(3 - ndim, 3):

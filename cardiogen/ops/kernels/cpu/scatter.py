@@ -22,12 +22,7 @@ from cardiogen.ops.kernels.cpu.intrinsics import (
     room_rows,
     room_squares,
 )
-from cardiogen.ops.kernels.cpu.jit import (
-    Kernel,
-    exact_rows,
-    inline,
-    rows,
-)
+from cardiogen.ops.kernels.cpu.jit import Kernel, exact_rows, inline, rows
 from cardiogen.ops.kernels.cpu.launch import launch
 from cardiogen.ops.kernels.cpu.layout import (
     LINE_ROWS,
@@ -38,11 +33,9 @@ from cardiogen.ops.kernels.cpu.layout import (
     longest_line,
     mark_line,
     sizes,
+    slab_count,
 )
 from cardiogen.ops.kernels.cpu.lines import FREE_LINE, cell, limits, line_span, voxel_strides
-
-# Slabs of fewer slices would read most lines twice.
-_THINNEST = 3
 
 
 def push(
@@ -78,13 +71,6 @@ def push(
     )  # fmt: skip
 
     return out
-
-
-def slab_count(slices: int, images: int) -> int:
-    """Return into how many slabs an image is split, so that every thread finds work."""
-    wanted = -(-2 * torch.get_num_threads() // images) if torch.get_num_threads() > 1 else 1
-
-    return max(1, min(wanted, slices // _THINNEST))
 
 
 def line_ranges(

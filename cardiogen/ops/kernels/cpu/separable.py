@@ -6,15 +6,9 @@ import math
 
 from torch import Tensor
 
-from cardiogen.ops.kernels.cpu.intrinsics import (
-    arguments,
-    floats,
-    ints,
-)
-from cardiogen.ops.kernels.cpu.jit import (
-    Kernel,
-    rows,
-)
+from cardiogen.ops.kernels.cpu.arithmetic import add_product, add_scaled
+from cardiogen.ops.kernels.cpu.intrinsics import arguments, floats, ints
+from cardiogen.ops.kernels.cpu.jit import Kernel, rows
 from cardiogen.ops.kernels.cpu.launch import launch
 
 _CHUNK = 32768
@@ -73,12 +67,6 @@ def _add_four(a, b, c, d, wa, wb, wc, wd, out):
         out[w] += (wa * a[w] + wb * b[w]) + (wc * c[w] + wd * d[w])
 
 
-@rows
-def _add_one(a, wa, out):
-    for w in range(len(out)):
-        out[w] += wa * a[w]
-
-
 @Kernel
 def _across(job, chunk, room):
     in_at, out_at, first_at, weights_at, outer, size, count, taps, inner, per = arguments(job, 10)
@@ -105,14 +93,8 @@ def _across(job, chunk, room):
                 tap += 4
             while tap < taps:
                 p = start + tap * inner
-                _add_one(source[p : p + width], weights[row * taps + tap], out)
+                add_scaled(source[p : p + width], weights[row * taps + tap], out)
                 tap += 1
-
-
-@rows
-def _add_products(values, weights, out):
-    for r in range(len(out)):
-        out[r] += weights[r] * values[r]
 
 
 @rows
@@ -139,6 +121,4 @@ def _along_last(job, chunk, room):
         _dot_rows(source, first, weights, count, taps, end, count, out)
         for tap in range(taps):
             p, k = first[begin] + tap, tap * count
-            _add_products(
-                source[p : p + end - begin], weights[k + begin : k + end], out[begin:end]
-            )
+            add_product(source[p : p + end - begin], weights[k + begin : k + end], out[begin:end])
