@@ -73,7 +73,7 @@ def train(
         motion_variance=settings.motion_variance,
     )
     name = f"linear-population-{settings.n}"
-    spans = [f"{low:.0f}-{high:.0f}" for low, high in weights.factor_range]
+    spans = [f"{low:.0f}-{high:.0f}" for low, high in weights.latents.factor_range]
     card = _CARD.format(
         name=name, n=settings.n, seed=settings.seed, licence=_LICENCE, age=spans[0],
         height=spans[1], weight=spans[2], sbp=spans[3], ed=len(weights.ed_modes),

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
-from cardiogen.base import CardiogenError, keyed_rng, progress
+from cardiogen.base import keyed_rng, progress
 from cardiogen.data.factors import Factors
+from cardiogen.models.conditional import fit_conditional
 from cardiogen.models.cycle import ED_BLOCK, HARMONICS, MOTION_BLOCK, encode_cycle
-from cardiogen.models.linear import SEXES, LinearWeights, features, residual_scale
+from cardiogen.models.linear import LinearWeights
 from cardiogen.population.conditions import AGE_RANGE
 from cardiogen.population.heart import sample_heart
 from cardiogen.population.phenotypes import PHENOTYPES
@@ -20,7 +21,6 @@ from cardiogen.population.phenotypes import PHENOTYPES
 Array = NDArray[np.float64]
 
 _TRAINING_PHASES = np.arange(40) / 40.0
-_MIN_SUBJECTS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +54,6 @@ def _principal_modes(block: Array, kept: float) -> Array:
     return modes * np.sign(modes[np.arange(len(modes)), largest])[:, None]
 
 
-def _factor_array(examples: Listing[Example]) -> Array:
-    """Return (age, height, weight, pressure) of every subject, ``(N, 4)``."""
-    return np.array(
-        [[e.factors.age, e.factors.height, e.factors.weight, e.factors.sbp] for e in examples]
-    )
-
-
 def fit_linear(
     examples: Listing[Example], *, ed_variance: float = 0.9995, motion_variance: float = 0.995
 ) -> LinearWeights:
@@ -74,12 +67,6 @@ def fit_linear(
     Raises:
         CardiogenError: C28 for too few subjects or only one sex.
     """
-    sex = np.array([SEXES.index(e.factors.sex) for e in examples])
-    if min((sex == 0).sum(), (sex == 1).sum()) < _MIN_SUBJECTS:
-        raise CardiogenError(
-            "C28", "cohort", found=f"{(sex == 0).sum()} women and {(sex == 1).sum()} men",
-            expected=f"at least {_MIN_SUBJECTS} of each", remedy="a larger cohort",
-        )  # fmt: skip
     vectors = np.stack([e.vector for e in examples])
     mean, scale = vectors.mean(axis=0), _scales(vectors)
     standard = (vectors - mean) / scale
@@ -92,9 +79,9 @@ def fit_linear(
     scores = np.concatenate(
         [standard[:, ED_BLOCK] @ ed_modes.T, standard[:, MOTION_BLOCK] @ motion_modes.T], axis=1
     )
-    return _conditional_gaussian(
-        sex, _factor_array(examples), scores, mean, scale, ed_modes, motion_modes
-    )
+    latents = fit_conditional(scores, [e.factors for e in examples])
+
+    return LinearWeights(mean, scale, ed_modes, motion_modes, latents)
 
 
 def _scales(vectors: Array) -> Array:
@@ -110,49 +97,3 @@ def _scales(vectors: Array) -> Array:
     floor = 1e-6 * np.sqrt(curves.mean())
     scale[MOTION_BLOCK] = np.repeat(np.maximum(np.sqrt(curves), floor), 2 * HARMONICS)
     return scale
-
-
-def _conditional_gaussian(
-    sex: NDArray[np.int64],
-    factors: Array,
-    scores: Array,
-    mean: Array,
-    scale: Array,
-    ed_modes: Array,
-    motion_modes: Array,
-) -> LinearWeights:
-    """Regress the scores on the factors and describe the factors themselves."""
-    logs = factors.copy()
-    logs[:, 1:3] = np.log(factors[:, 1:3])
-    draft = LinearWeights(
-        mean=mean,
-        scale=scale,
-        ed_modes=ed_modes,
-        motion_modes=motion_modes,
-        slopes=np.zeros((scores.shape[1], 7)),
-        residual_tril=np.zeros((scores.shape[1],) * 2),
-        residual_slopes=np.zeros((scores.shape[1], 2)),
-        factor_mean=np.stack([logs[sex == s].mean(axis=0) for s in (0, 1)]),
-        factor_covariance=np.stack([np.cov(logs[sex == s].T) for s in (0, 1)]),
-        factor_center=logs.mean(axis=0),
-        factor_scale=logs.std(axis=0),
-        sex_share=np.array([(sex == s).mean() for s in (0, 1)]),
-        factor_range=np.stack([factors.min(axis=0), factors.max(axis=0)], axis=1),
-    )
-    design = np.stack([features(s, x, draft) for s, x in zip(sex, logs, strict=True)])
-    slopes, *_ = np.linalg.lstsq(design, scores, rcond=None)
-    residual = scores - design @ slopes
-    # E[ln e^2] = 2 ln sigma + constant: a regression gives how the spread depends on sex and age.
-    spread = np.log(residual**2 + 1e-12)
-    trend, *_ = np.linalg.lstsq(design[:, :3], spread, rcond=None)
-    draft = _replace(draft, slopes=slopes.T, residual_slopes=trend[1:].T / 2)
-    residual /= np.stack([residual_scale(s, x, draft) for s, x in zip(sex, logs, strict=True)])
-    covariance = residual.T @ residual / (len(scores) - design.shape[1])
-    # A ridge of a millionth keeps the factor defined where a mode has no variance left.
-    covariance += 1e-6 * np.eye(len(covariance))
-    return _replace(draft, residual_tril=np.linalg.cholesky(covariance))
-
-
-def _replace(weights: LinearWeights, **changes: Array) -> LinearWeights:
-    parts = {name: getattr(weights, name) for name in LinearWeights.names()}
-    return LinearWeights(**(parts | changes))

@@ -13,6 +13,7 @@ import torch
 from cardiogen import __version__
 from cardiogen.base import CardiogenError
 from cardiogen.engine.bundle import Bundle, default_bundle_path, read_bundle, write_bundle
+from cardiogen.models.conditional import ConditionalGaussian
 from cardiogen.models.cycle import ED_BLOCK, HARMONICS, VECTOR_SIZE
 from cardiogen.models.linear import LinearModel, LinearWeights
 from cardiogen.models.protocol import CONDITION_COLUMNS, CONDITION_UNITS, AnatomyModel
@@ -60,7 +61,7 @@ def save_linear(
 ) -> Path:
     """Write a linear model as a bundle."""
     names = [column for column in CONDITION_COLUMNS if column != "sex"]
-    ranges = dict(zip(names, weights.factor_range.tolist(), strict=True))
+    ranges = dict(zip(names, weights.latents.factor_range.tolist(), strict=True))
     description = {
         "kind": "linear",
         "name": name,
@@ -79,8 +80,7 @@ def save_linear(
         "training_data": training_data,
         "licence": licence,
     }
-    tensors = {name: getattr(weights, name) for name in LinearWeights.names()}
-    return write_bundle(path, description, tensors, card, overwrite=overwrite)
+    return write_bundle(path, description, weights.tensors(), card, overwrite=overwrite)
 
 
 def _linear(bundle: Bundle) -> LinearModel:
@@ -98,7 +98,7 @@ def _linear(bundle: Bundle) -> LinearModel:
                 expected=f"{shape}, as this cardiogen uses", remedy="training the model again",
             )  # fmt: skip
     model = LinearModel(
-        LinearWeights(**{n: a.astype(np.float64) for n, a in bundle.tensors.items()})
+        LinearWeights.from_tensors({n: a.astype(np.float64) for n, a in bundle.tensors.items()})
     )
     _require_heart(model, bundle)
     return model
@@ -113,16 +113,7 @@ def _linear_shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
         "scale": (VECTOR_SIZE,),
         "ed_modes": (ed, ed_size),
         "motion_modes": (motion, VECTOR_SIZE - ed_size),
-        "slopes": (z, 7),
-        "residual_tril": (z, z),
-        "residual_slopes": (z, 2),
-        "factor_mean": (2, 4),
-        "factor_covariance": (2, 4, 4),
-        "factor_center": (4,),
-        "factor_scale": (4,),
-        "sex_share": (2,),
-        "factor_range": (4, 2),
-    }
+    } | ConditionalGaussian.shapes(z)
 
 
 def _require_heart(model: LinearModel, bundle: Bundle) -> None:
@@ -132,7 +123,7 @@ def _require_heart(model: LinearModel, bundle: Bundle) -> None:
         with np.errstate(all="ignore"):
             prior = model.prior(unknown)
             model.decode(prior.mean, [0.0])
-            np.linalg.cholesky(model.weights.factor_covariance)
+            np.linalg.cholesky(model.weights.latents.factor_covariance)
             np.linalg.cholesky(prior.covariance.numpy())
     except ValueError as error:  # LinAlgError is one
         raise CardiogenError(

@@ -62,7 +62,7 @@ def test_linear_prior_spread_grows_with_ignorance(model):
 
 def test_linear_prior_obeys_total_expectation(model):
     """Averaged over the height given the rest, the prior is the prior without height."""
-    w, sex = model.weights, 0
+    w, sex = model.weights.latents, 0
     known = np.array([True, False, True, True])
     mean, covariance = w.factor_mean[sex], w.factor_covariance[sex]
     observed = np.array([COMPLETE.age, np.log(COMPLETE.weight), COMPLETE.sbp])
@@ -179,9 +179,9 @@ def test_linear_fit_keeps_shape_and_motion(cohort, small_weights):
 
 
 def test_linear_fit_is_a_pure_function_of_its_cohort(cohort):
-    first, again = fit_linear(cohort[:100]), fit_linear(cohort[:100])
-    for name in first.names():
-        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+    first, again = (fit_linear(cohort[:100]).tensors() for _ in range(2))
+    for name, tensor in first.items():
+        np.testing.assert_array_equal(tensor, again[name])
 
 
 def test_population_examples_are_a_prefix_of_more(cohort):

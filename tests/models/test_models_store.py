@@ -40,9 +40,9 @@ def test_store_round_trip_decodes_the_same_hearts(saved, small_weights):
 
 
 def test_store_loads_the_same_bits_twice(saved):
-    first, second = load_model(saved).model, load_model(saved).model
-    for name in first.weights.names():
-        np.testing.assert_array_equal(getattr(first.weights, name), getattr(second.weights, name))
+    first, second = (load_model(saved).model.weights.tensors() for _ in range(2))
+    for name, tensor in first.items():
+        np.testing.assert_array_equal(tensor, second[name])
 
 
 def test_store_describes_conditions_and_training(shipped):
