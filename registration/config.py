@@ -21,6 +21,7 @@ SolverKind = Literal["gauss_newton", "adam", "lbfgs"]
 PRESETS = (
     "fast", "accurate", "multimodal", "labels", "ukbb_ffd", "deepreg_affine", "deepreg_nonrigid",
 )  # fmt: skip
+DEFAULT_PRESET = "fast"
 _PER_VOXEL = ("displacement", "svf")
 
 
@@ -175,4 +176,4 @@ def resolve_config(
     if config is not None:
         return load_config(RegistrationConfig, config)
 
-    return load_preset("fast" if preset is None else preset)
+    return load_preset(DEFAULT_PRESET if preset is None else preset)

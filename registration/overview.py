@@ -69,6 +69,9 @@ def draw_overview(
         row[0].set_ylabel(f"slice {d}", fontsize=8)
     for place, name in zip(axes[0], _COLUMNS, strict=True):
         place.set_title(name, fontsize=8)
+    bar = figure.colorbar(axes[0, -1].images[0], ax=list(axes[:, -1]), ticks=[-2, -1, 0, 1, 2])
+    bar.ax.set_yticklabels(["1/4", "1/2", "same", "2", "4"], fontsize=7)
+    bar.set_label("moving / fixed volume", fontsize=7)
     if title:
         figure.suptitle(title, fontsize=9)
     with atomic_write(path, overwrite=overwrite) as temporary:

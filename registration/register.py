@@ -24,7 +24,12 @@ from cardiogen.transforms import (
     Transform,
 )
 from cardiogen.transforms.base import ParametricTransform
-from registration.config import RegistrationConfig, StageConfig, resolve_config
+from registration.config import (
+    DEFAULT_PRESET,
+    RegistrationConfig,
+    StageConfig,
+    resolve_config,
+)
 from registration.prepare import prepare_images
 from registration.problem import Problem, pyramid
 from registration.result import RegistrationResult, provenance_of
@@ -76,6 +81,8 @@ def register(
         ValueError: for tensors that do not fit the grid.
     """
     started = time.perf_counter()
+    if preset is None and config is None:
+        preset = DEFAULT_PRESET
     config = resolve_config(preset, config)
     problem = _problem(fixed, moving, grid, config, fixed_labels, moving_labels, mask, device)
     timings = {"prepare": time.perf_counter() - started}

@@ -52,8 +52,9 @@ def register_files(
 
     Files: ``displacement.nii.gz`` (RAS mm), with another ``field_format`` also
     ``displacement_itk.nii.gz`` (LPS mm) or ``displacement_l2r.npz`` (voxels); ``moved.nii.gz``
-    and, with labels, ``moved_labels.nii.gz`` in the codes of the label map;
-    ``transform.safetensors``; ``energies.csv``; ``result.json``; ``overview.png``.
+    (0 where the moving image does not reach) and, with labels, ``moved_labels.nii.gz`` in the
+    codes of the label map; ``transform.safetensors``; ``energies.csv``; ``result.json``;
+    ``overview.png``.
 
     Args:
         fixed: image, or label map where the config compares labels alone.
@@ -78,15 +79,15 @@ def register_files(
             exists.
     """
     from registration import register
-    from registration.config import load_preset, resolve_config
+    from registration.config import DEFAULT_PRESET, resolve_config
 
     out = Path(out)
     inputs = [Path(p) for p in (fixed, moving, fixed_labels, moving_labels, config) if p]
     check_apart(out, inputs)
     check_replaceable(out, overwrite)
-    settings = load_preset(preset or "fast") if config is None else resolve_config(None, config)
     if config is not None and preset is not None:
         raise usage_error("--config", "--preset beside it", "one of them", "one of them alone")
+    settings = resolve_config(preset, config)
     pair = _read_pair(Path(fixed), Path(moving), settings, label_map=label_map, prefer=prefer,
                       fixed_labels=fixed_labels, moving_labels=moving_labels)  # fmt: skip
     result = register(
@@ -94,7 +95,8 @@ def register_files(
         moving_labels=pair.moving_labels, device=_device(device),
         mask=None if bool(pair.inside.all()) else pair.inside,
     )  # fmt: skip
-    facts = _facts(result, pair, inputs, preset, label_map)
+    named = (preset or DEFAULT_PRESET) if config is None else None
+    facts = _facts(result, pair, inputs, named, label_map)
     with atomic_folder(out, overwrite=overwrite) as folder:
         _write(folder, result, pair, facts, label_map, field_format)
 
@@ -131,10 +133,10 @@ def _read_pair(
             _check_grids(image, found, path)
     grids = [(i if i is not None else x).grid for i, x in zip(images, labels, strict=True)]
     inside, notes = check_overlap(*grids, where=str(moving))
-    on_fixed = [None if i is None else _tensor(i.data) for i in images]
+    on_fixed = [None if i is None else _tensor(i, "float32") for i in images]
     if on_fixed[1] is not None:
         on_fixed[1] = onto_grid(on_fixed[1], grids[1], grids[0])
-    maps = [None if x is None else _tensor(x.data) for x in labels]
+    maps = [None if x is None else _tensor(x, "uint8") for x in labels]
     if maps[1] is not None:
         maps[1] = labels_onto_grid(maps[1], grids[1], grids[0])
     said = [note for x in (*images, *labels) if x is not None for note in x.notes]
@@ -174,14 +176,11 @@ def _check_grids(image: Image | None, labels: Image, path: str | Path) -> None:
     )  # fmt: skip
 
 
-def _tensor(data: object) -> Tensor:
+def _tensor(image: Image, dtype: str) -> Tensor:
     import numpy as np
     import torch
 
-    array = np.asarray(data)
-    array = array if array.dtype == np.uint8 else array.astype(np.float32)
-
-    return torch.from_numpy(array)[None, None]
+    return torch.from_numpy(np.asarray(image.data).astype(dtype))[None, None]
 
 
 def _device(name: str) -> str:
@@ -223,6 +222,7 @@ def _write(
     label_map: str | None,
     field_format: FieldFormat,
 ) -> None:
+    from cardiogen import ops
     from cardiogen.data import encode_labels, write_image
     from cardiogen.transforms import write_displacement, write_learn2reg
     from registration.overview import draw_overview
@@ -235,7 +235,9 @@ def _write(
     elif field_format == "learn2reg":
         write_learn2reg(folder / "displacement_l2r.npz", field, pair.grid)
     if pair.moving is not None:
-        moved = result.moved(pair.moving)[0, 0].numpy()
+        # The border, repeated further than a voxel, would look like anatomy; see ``warp_file``.
+        seen = ops.warp(pair.inside, field, padding="zeros") > 0
+        moved = result.moved(pair.moving).cpu().where(seen, 0)[0, 0].numpy()
         write_image(folder / "moved.nii.gz", moved, pair.grid)
     if pair.moving_labels is not None:
         labels = result.moved_labels(pair.moving_labels)[0, 0].numpy()
@@ -243,7 +245,8 @@ def _write(
     shown = (pair.fixed, pair.moving) if pair.fixed is not None else (
         pair.fixed_labels, pair.moving_labels
     )  # fmt: skip
-    draw_overview(folder / "overview.png", shown[0].float(), shown[1].float(), field, pair.grid,
+    moving = shown[1].float() * pair.inside
+    draw_overview(folder / "overview.png", shown[0].float(), moving, field, pair.grid,
                   title=_title(facts))  # fmt: skip
 
 

@@ -35,7 +35,9 @@ def warp_file(
 ) -> Path:
     """Pull an image through ``fixed_to_moving`` and write it on the grid of the field.
 
-    ``moved(p) = image(T(p))`` is read once, wherever the image's own grid lies in the world.
+    ``moved(p) = image(T(p))`` is read once, wherever the image's own grid lies in the world; it is
+    0 where ``T(p)`` leaves the image by a voxel or more (its border is repeated so far, since
+    motion through thick slices often leads past the last one).
 
     Args:
         image: NIfTI, 3D or 4D (every frame is moved alike).
@@ -70,12 +72,14 @@ def warp_file(
             remedy="another --out, or --overwrite to replace it",
         )  # fmt: skip
     source = read_image(image, prefer=prefer, contrast=False)
-    target = None if reference is None else read_image(reference, contrast=False).grid
+    target = None
+    if reference is not None:
+        target = read_image(reference, prefer=prefer, contrast=False).grid
     transform = _transform(Path(field), target, prefer)
     grid = transform.grid if target is None else target
     with torch.no_grad():
         coords = _coords(_inverse(transform, field) if inverse else transform, grid, source.grid)
-        _check_seen(coords, source.grid, image)
+        _check_seen(coords, source.grid.shape, image)
         move = _moved_codes if labels else _moved
         frames = [move(frame, coords, order, image) for frame in source.frames]
     data = frames[0] if source.data.ndim == 3 else _stacked(frames)
@@ -129,11 +133,15 @@ def _coords(transform: Transform, grid: Grid, image_grid: Grid) -> Tensor:
     return points.movedim(-1, 1).unflatten(2, grid.shape).float()
 
 
-def _check_seen(coords: Tensor, grid: Grid, where: str | Path) -> None:
-    import torch
+def _seen(coords: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return which positions are less than a voxel away from an image, ``(1, 1, *S)``."""
+    ends = coords.new_tensor(shape).view(1, 3, 1, 1, 1)
 
-    ends = torch.tensor(grid.shape).view(1, 3, 1, 1, 1) - 0.5
-    if not bool(((coords > -0.5) & (coords < ends)).all(dim=1).any()):
+    return ((coords > -1) & (coords < ends)).all(dim=1, keepdim=True)
+
+
+def _check_seen(coords: Tensor, shape: tuple[int, ...], where: str | Path) -> None:
+    if not bool(_seen(coords, shape).any()):
         raise CardiogenError(
             "N55", where, found="grids that do not overlap: the field leads past the image",
             expected="image and field of one place in one world",
@@ -148,24 +156,26 @@ def _moved(frame: NDArray, coords: Tensor, order: int, _where: str | Path) -> ND
     from cardiogen import ops
 
     values = torch.from_numpy(np.ascontiguousarray(frame, dtype=np.float32))[None, None]
+    moved = ops.sample(values, coords, order=order)
 
-    return ops.sample(values, coords, order=order)[0, 0].numpy()
+    # The border repeated outwards would look like anatomy.
+    return moved.where(_seen(coords, frame.shape), 0)[0, 0].numpy()
 
 
 def _moved_codes(frame: NDArray, coords: Tensor, _order: int, where: str | Path) -> NDArray:
-    """Return the most probable code; nothing (the lowest code) lies outside the image."""
+    """Return the most probable code; outside the image lies 0, or a lower code if there is one."""
     import numpy as np
     import torch
 
     from cardiogen import ops
 
-    codes, index = np.unique(frame, return_inverse=True)
+    codes, index = np.unique(np.append(frame, 0), return_inverse=True)
     if len(codes) > _MOST_CODES or not np.array_equal(codes, np.rint(codes)):
         raise CardiogenError(
             "L38", where, found=f"{len(codes)} values", expected="whole label codes",
             remedy="leaving out --labels, or the label map",
         )  # fmt: skip
-    index = torch.from_numpy(index.reshape(frame.shape))
+    index = torch.from_numpy(index[:-1].reshape(frame.shape))
     best = torch.zeros(coords.shape[2:])
     found = torch.zeros(coords.shape[2:], dtype=torch.long)
     # Code by code, so that memory does not grow with their number; the background gets the rest.

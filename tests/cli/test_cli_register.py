@@ -123,6 +123,49 @@ def test_label_maps_are_registered_by_overlap(run, files, tmp_path):
     assert "moved.nii.gz" not in names
 
 
+def test_whole_numbered_images_are_registered_as_their_values_are(run, files, tmp_path):
+    place = nib.load(tmp_path / "fixed.nii.gz").affine
+    for kind in (np.uint8, np.int16):
+        for name in ("fixed", "moving"):
+            image = np.rint(values(tmp_path / f"{name}.nii.gz")).astype(kind)
+            nib.save(nib.Nifti1Image(image.T, place), tmp_path / f"{name}_{kind.__name__}.nii.gz")
+    moved = {}
+    for kind in ("uint8", "int16"):
+        ran = run("register", f"fixed_{kind}.nii.gz", f"moving_{kind}.nii.gz", *PAIR[3:],
+                  "--out", kind)  # fmt: skip
+        assert ran.code == 0
+        moved[kind] = values(tmp_path / kind / "moved.nii.gz")
+    np.testing.assert_array_equal(moved["uint8"], moved["int16"])
+
+
+def test_nothing_is_made_up_where_the_moving_image_does_not_reach(run, files, tmp_path):
+    image, _ = heart_like(6.5)
+    half = image[:, :20]
+    write_image(tmp_path / "half.nii.gz", half, files.cropped((0, 0, 0), half.shape))
+    run("register", "fixed.nii.gz", "half.nii.gz", *PAIR[3:], "--out", "r")
+    run("warp", "half.nii.gz", "r/displacement.nii.gz", "--out", "w.nii.gz")
+    for name in ("r/moved.nii.gz", "w.nii.gz"):
+        moved = values(tmp_path / name)
+        assert (moved[:, 26:] == 0).all()
+        assert (moved[:, 3:14, 3:-3] > 0).all()
+    # No code stands for background in this map.
+    codes = np.full(half.shape, 7, dtype=np.uint8)
+    write_image(tmp_path / "codes.nii.gz", codes, files.cropped((0, 0, 0), half.shape))
+    run("warp", "codes.nii.gz", "r/displacement.nii.gz", "--labels", "--out", "c.nii.gz")
+    found = values(tmp_path / "c.nii.gz")
+    assert (found[:, 26:] == 0).all()
+    assert (found[:, 3:14, 3:-3] == 7).all()
+
+
+def test_the_preset_that_was_used_is_named(run, files, tmp_path):
+    made = {}
+    for more in ((), ("--preset", "accurate"), ("--config", "quick.toml")):
+        ran = run("register", "fixed.nii.gz", "moving.nii.gz", *more, "--out", f"r{len(made)}",
+                  "--json")  # fmt: skip
+        made[more[1:]] = ran.json["provenance"]["preset"]
+    assert made == {(): "fast", ("accurate",): "accurate", ("quick.toml",): None}
+
+
 def test_four_dimensional_images_are_warped_frame_by_frame(run, files, tmp_path):
     run(*PAIR, "--out", "r")
     image, _ = heart_like(6.5)
