@@ -163,7 +163,8 @@ def read_bounded(path: str | Path, *, limit: int, family: str = "N") -> bytes:
                 exit_code=Exit.RESOURCES,
             )  # fmt: skip
         with path.open("rb") as stream:
-            content = stream.read(limit + 1)
+            # Not the limit: read() sets aside as much as it is asked for.
+            content = stream.read(status.st_size + 1)
     except OSError as error:
         raise CardiogenError(
             f"{family}47", path, found=error.strerror or type(error).__name__,

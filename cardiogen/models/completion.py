@@ -17,7 +17,8 @@ from torch import Tensor
 
 from cardiogen.data.sequence import Sequence
 from cardiogen.engine.contours import observe_frame, require_heart
-from cardiogen.engine.fit_template import fit_with_chirality
+from cardiogen.engine.fit_template import RayObservations
+from cardiogen.engine.map_estimate import fit_with_chirality
 from cardiogen.models.cycle import curve_entries
 from cardiogen.models.distributions import GaussianMixture
 from cardiogen.models.linear import LinearModel
@@ -110,12 +111,14 @@ def linear_posterior(
     mean, covariance = prior.mean.numpy(), prior.covariance.numpy()
     if not healthy:
         mean, covariance = any_health(model, mean, covariance)
-    frames = [observe_frame(labels, observed.grid) for labels in observed.labels]
-    fit = fit_with_chirality(
+    seen = RayObservations(
         lambda z: model.coordinates(torch.from_numpy(z), observed.phases),
+        [observe_frame(labels, observed.grid) for labels in observed.labels],
+    )
+    fit = fit_with_chirality(
+        seen,
         mean,
         covariance,
-        frames,
         observed.labels[observed.ed],
         observed.grid,
         observed.orientation,

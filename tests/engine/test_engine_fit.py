@@ -10,7 +10,8 @@ from cardiogen.base import CardiogenError
 from cardiogen.data.grid import Grid
 from cardiogen.data.labels import Structure
 from cardiogen.engine.contours import observe_frame, require_heart
-from cardiogen.engine.fit_template import fit_template, initial_pose
+from cardiogen.engine.fit_template import fit_template
+from cardiogen.engine.map_estimate import initial_pose
 from cardiogen.measure import MYOCARDIAL_DENSITY, dice
 from cardiogen.population import (
     heart_frame,
