@@ -1,4 +1,4 @@
-"""Measure motion tracking: annulus, textured population cine, human and pig cines, bad input.
+"""Measure motion tracking: annulus, population, human and pig cines, long axes, bad input.
 
 Prints every number beside what was asked for. Needs ``human_cine`` and ``pig_cine`` of
 ../shared/data, and an idle machine for the seconds.
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
-_ROWS = ("annulus", "population", "human", "pig", "bad_input")
+_ROWS = ("annulus", "population", "human", "pig", "views", "bad_input")
 
 
 def options() -> argparse.Namespace:
@@ -35,11 +35,14 @@ def main() -> None:
 
     torch.set_num_threads(o.threads)
     from bench.tracking_rows import ROWS
+    from bench.view_rows import view_rows
+
+    rows = {**ROWS, "views": view_rows}
 
     missed = 0
     for name in o.rows:
         say(name)
-        for row in ROWS[name](o.data, o.preset):
+        for row in rows[name](o.data, o.preset):
             say(str(row))
             missed += row.met is False
     say(f"{missed} missed")

@@ -75,6 +75,11 @@ def track_command(
     label_map: Annotated[
         str | None, typer.Option(help="Codes of label files: ukbb, acdc or mnms.")
     ] = None,
+    view: Annotated[
+        list[Path] | None,
+        typer.Option(help="Further cine (NIfTI, 4D) on other planes, such as a long axis; repeat "
+                     "for more. One motion in 3D then explains all of them."),
+    ] = None,
     ed: Annotated[int, typer.Option(help="Frame of end diastole, from 0.")] = 0,
     preset: Annotated[
         str | None, typer.Option(help="default, accurate or ukbb (neighbors by FFD, blended).")
@@ -112,10 +117,10 @@ def track_command(
     from cardiogen.cli.track import track_files
 
     facts = track_files(
-        cine, ed_labels=ed_labels, out=out, label_map=label_map, ed=ed, preset=preset,
-        config=config, strategy=strategy, in_plane=in_plane, frame_time_ms=frame_time_ms,
-        resample_labels=resample_labels, space=space, device=device, prefer=prefer,
-        orientation=orientation, overwrite=overwrite,
+        cine, ed_labels=ed_labels, out=out, label_map=label_map, views=view or (), ed=ed,
+        preset=preset, config=config, strategy=strategy, in_plane=in_plane,
+        frame_time_ms=frame_time_ms, resample_labels=resample_labels, space=space, device=device,
+        prefer=prefer, orientation=orientation, overwrite=overwrite,
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps({"folder": str(out), **facts}, indent=2, allow_nan=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ class _Inputs:
 
     sequence: Sequence
     labels: NDArray[np.uint8]
+    views: tuple[Sequence, ...]
     notes: tuple[Note, ...]
 
 
@@ -41,6 +43,7 @@ def track_files(
     ed_labels: str | Path,
     out: str | Path,
     label_map: str | None,
+    views: Iterable[str | Path] = (),
     ed: int = 0,
     preset: str | None = None,
     config: str | Path | None = None,
@@ -68,6 +71,8 @@ def track_files(
         ed_labels: label map of the ED frame.
         out: folder to make.
         label_map: codes of ``ed_labels`` and of ``labels.nii.gz``.
+        views: further cines of the same heart on other planes (long axes): one motion in 3D then
+            explains all of them. Their frames cover the same cycle, whatever their number.
         ed: frame of end diastole, from 0.
         preset, config, strategy: see ``registration.tracking.track``.
         in_plane: track slices on their own, or not; None decides by their distance.
@@ -85,24 +90,26 @@ def track_files(
     Raises:
         CardiogenError: N36 for a cine of one frame, N26 for NaN, L37 for empty labels, L60 without
             LV or MYO, L40a for labels on another grid, N55 where they do not overlap, U01 for a
-            frame or frame time that cannot be, U14, U15 and M07 for settings, O01 if ``out``
-            exists.
+            frame or frame time that cannot be, U14, U15 and M07 for settings, U16 for views that
+            these cannot use, O01 if ``out`` exists. Views: N26, N36, N39 and N55 too.
     """
     from cardiogen.cli.register import _device
     from registration.tracking import track
     from registration.tracking.config import resolve_tracking_config
 
-    out, paths = Path(out), [Path(p) for p in (cine, ed_labels, config) if p]
+    views = [Path(p) for p in views]
+    out, paths = Path(out), [*(Path(p) for p in (cine, ed_labels, config) if p), *views]
     check_apart(out, paths)
     check_replaceable(out, overwrite)
     if config is not None and preset is not None:
         raise usage_error("--config", "--preset beside it", "one of them", "one of them alone")
     settings = resolve_tracking_config(preset, config, strategy)
-    inputs = _read(Path(cine), Path(ed_labels), label_map=label_map, ed=ed, prefer=prefer,
-                   frame_time_ms=frame_time_ms, resample=resample_labels,
+    inputs = _read(Path(cine), Path(ed_labels), label_map=label_map, views=views, ed=ed,
+                   prefer=prefer, frame_time_ms=frame_time_ms, resample=resample_labels,
                    orientation=orientation)  # fmt: skip
     result = track(
-        inputs.sequence, inputs.labels, config=settings, device=_device(device),
+        inputs.sequence, inputs.labels, views=inputs.views, config=settings,
+        device=_device(device),
         in_plane="auto" if in_plane is None else in_plane,
     )  # fmt: skip
     facts = result.as_dict()
@@ -122,6 +129,7 @@ def _read(
     ed_labels: Path,
     *,
     label_map: str | None,
+    views: list[Path],
     ed: int,
     prefer: Prefer | None,
     frame_time_ms: float | None,
@@ -145,9 +153,28 @@ def _read(
         cycle_s=None if seconds is None else seconds * frames,
         subject_id=cine.name.split(".")[0], orientation=orientation or image.orientation,
     )  # fmt: skip
-    said = dict.fromkeys([*image.notes, *labels.notes, *notes])
+    seen = [_view(path, ed / frames, prefer) for path in views]
+    more = [note for _, found in seen for note in found]
+    said = dict.fromkeys([*image.notes, *labels.notes, *notes, *more])
 
-    return _Inputs(sequence=sequence, labels=structures, notes=tuple(said))
+    return _Inputs(sequence=sequence, labels=structures, views=tuple(view for view, _ in seen),
+                   notes=tuple(said))  # fmt: skip
+
+
+def _view(path: Path, ed_phase: float, prefer: Prefer | None) -> tuple[Sequence, tuple[Note, ...]]:
+    """Return a further view, its ED the frame nearest to the cine's, and what was assumed."""
+    from cardiogen.data import read_image
+    from cardiogen.data.sequence import Sequence
+
+    image = read_image(path, prefer=prefer, frames="many")
+    frames = len(image.frames)
+    ed = round(ed_phase * frames) % frames
+    sequence = Sequence(
+        phases=((np.arange(frames) - ed) % frames) / frames, ed=ed, grid=image.grid,
+        images=image.frames.astype(np.float32), subject_id=path.name.split(".")[0],
+        orientation=image.orientation,
+    )  # fmt: skip
+    return sequence, image.notes
 
 
 def _frame_time(

@@ -15,6 +15,7 @@ from registration.tracking.config import (
 )
 from registration.tracking.result import TrackingResult
 from registration.tracking.track import track
+from registration.tracking.views import ViewReport
 
 __all__ = [
     "PRESETS",
@@ -23,6 +24,7 @@ __all__ = [
     "Strategy",
     "TrackingConfig",
     "TrackingResult",
+    "ViewReport",
     "load_tracking_preset",
     "track",
 ]

@@ -41,6 +41,10 @@ class TimeBasis:
         """Number K of harmonics."""
         return len(self.to_fourier) // 2
 
+    def at(self, phases: Tensor) -> Tensor:
+        """Return the value of every function at any phases ``(T,)``, ``(T, R)``."""
+        return fourier_basis(phases, self.harmonics) @ self.to_fourier
+
 
 def time_basis(phases: Tensor, harmonics: int) -> TimeBasis:
     """Return the basis of frames at ``phases`` ``(T,)``, fractions of the cycle since ED.

@@ -43,6 +43,8 @@ class GroupwiseConfig(_Section):
         reference_ed: share of the ED image in the image that frames are compared with; the rest
             is the mean of all other frames, brought to ED by the coarser level.
         finest_mm: no level is finer than this in the plane.
+        view_weight: of a square millimeter of a further view against one of the cine. A long axis
+            alone shows how the base descends, so it may weigh more; beyond 4 its noise shows.
     """
 
     harmonics: int = Field(default=7, ge=1, le=64)
@@ -56,6 +58,7 @@ class GroupwiseConfig(_Section):
     slice_coupling_mm: float = Field(default=8.0, gt=0.0)
     reference_ed: float = Field(default=0.6, gt=0.0, le=1.0)
     finest_mm: float = Field(default=1.2, gt=0.0)
+    view_weight: float = Field(default=2.0, gt=0.0, le=1000.0)
 
 
 class TrackingConfig(_Section):

@@ -10,14 +10,15 @@ Minimizes over the coefficients c of ``v_t = sum_r W_tr c_r`` (see ``basis``)
 
 solved by conjugate gradients in the cosine transform, where L is diagonal. Frames share their
 evidence, the cycle closes exactly, and nothing accumulates: every frame is compared with ED.
+Further views of the same heart add terms of their own (``view_term``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cardiogen import ops
@@ -27,11 +28,11 @@ from cardiogen.transforms import SVF, TemporalSVF
 from registration.solvers.spectrum import Spectrum
 from registration.tracking.basis import TimeBasis, time_basis
 from registration.tracking.config import GroupwiseConfig
+from registration.tracking.unfold import unfolded
+from registration.tracking.view_term import SeenView, ViewLevels, ViewTerm
 
 _DAMPING = 1e-3
 _SHORTEST = 1 / 8
-_UNFOLD_ROUNDS = 16
-_UNFOLD_GROWTH = 1.25
 
 
 @dataclass(eq=False)
@@ -42,6 +43,7 @@ class _State:
     waves: Tensor
     residual: Tensor
     slope: Tensor
+    views: list[SeenView]
     data: float
     smooth: float
 
@@ -58,6 +60,7 @@ def groupwise(
     ed: int,
     in_plane: bool,
     config: GroupwiseConfig,
+    views: Sequence[ViewLevels] = (),
 ) -> tuple[TemporalSVF, list[dict[str, object]]]:
     """Return the motion of a cine and the energy after every step.
 
@@ -68,6 +71,7 @@ def groupwise(
         ed: reference frame.
         in_plane: nothing moves through the slices.
         config: settings.
+        views: further planes that constrain the same motion.
     """
     basis = time_basis(phases, config.harmonics)
     steps = _levels(images, grid, config)
@@ -75,7 +79,8 @@ def groupwise(
     start, rows = None, []
     with torch.no_grad():
         for level, (pixels, lattice, iterations) in enumerate(steps, start=1):
-            system = _System(pixels, lattice, basis, ed, moving, in_plane, config)
+            terms = [v.at(lattice, basis, config.view_weight) for v in views]
+            system = _System(pixels, lattice, basis, ed, moving, in_plane, config, terms)
             coefficients = system.start(start)
             coefficients, trace = _descend(system, coefficients, iterations, config)
             start = SVF(lattice, coefficients, in_plane=in_plane)
@@ -140,8 +145,9 @@ class _System:
         moving: list[int],
         in_plane: bool,
         config: GroupwiseConfig,
+        views: list[ViewTerm],
     ) -> None:
-        self.grid, self.in_plane, self.config = grid, in_plane, config
+        self.grid, self.in_plane, self.config, self.views = grid, in_plane, config, views
         self.axes = (1, 2) if in_plane else (0, 1, 2)
         self.fixed, self.moving = images[ed : ed + 1], images[moving]
         self.frames = len(images)
@@ -160,28 +166,42 @@ class _System:
         """Return where the level begins: the coarser result, or no motion."""
         if coarser is not None:
             coefficients = coarser.refined(self.grid).params.detach()
-            self.fixed = self._reference(coefficients)
+            displacement = self.displacement(coefficients, self.mix)
+            self.fixed = self._reference(displacement)
+            for view in self.views:
+                view.steady(self._seen_by(view, coefficients, displacement), self.config)
             return coefficients
         shape = (self.mix.shape[1], len(self.axes), *self.grid.shape)
 
         return self.fixed.new_zeros(shape)
 
-    def _reference(self, coefficients: Tensor) -> Tensor:
+    def _reference(self, displacement: Tensor) -> Tensor:
         """Return what frames are compared with: ED, steadied by all frames as they lie on it now.
 
         The noise of one frame would else move all others alike.
         """
-        velocity = SVF(self.grid, self.velocities(coefficients), in_plane=self.in_plane)
-        others = ops.warp(self.moving, velocity.displacement()).mean(dim=0, keepdim=True)
+        others = ops.warp(self.moving, displacement).mean(dim=0, keepdim=True)
         share = self.config.reference_ed
 
         return share * self.fixed + (1 - share) * others
 
-    def velocities(self, coefficients: Tensor) -> Tensor:
-        """Return ``(T', n, *S)`` of the frames that move."""
-        flat = self.mix @ coefficients.flatten(1)
+    def velocities(self, coefficients: Tensor, mix: Tensor) -> Tensor:
+        """Return ``(T', n, *S)`` of the frames that move, whose functions of time are ``mix``."""
+        flat = mix @ coefficients.flatten(1)
 
         return flat.view(-1, *coefficients.shape[1:])
+
+    def displacement(self, coefficients: Tensor, mix: Tensor) -> Tensor:
+        """Return ``ed_to_frame`` of the frames that move, ``(T', 3, *S)``."""
+        velocities = self.velocities(coefficients, mix)
+
+        return SVF(self.grid, velocities, in_plane=self.in_plane).displacement()
+
+    def _seen_by(self, view: ViewTerm, coefficients: Tensor, displacement: Tensor) -> Tensor:
+        """Return the displacement at the phases of a view."""
+        if torch.equal(view.mix, self.mix):
+            return displacement
+        return self.displacement(coefficients, view.mix)
 
     def gathered(self, values: Tensor) -> Tensor:
         """Return ``W' x / T`` of values ``(T', n, *S)``, the adjoint of ``velocities``."""
@@ -191,42 +211,52 @@ class _System:
 
     def state(self, coefficients: Tensor) -> _State:
         """Return coefficients with residuals, slopes and energies."""
-        velocity = SVF(self.grid, self.velocities(coefficients), in_plane=self.in_plane)
-        moved = ops.warp(self.moving, velocity.displacement())
+        displacement = self.displacement(coefficients, self.mix)
+        moved = ops.warp(self.moving, displacement)
         residual = moved - self.fixed
         # The mean of both slopes is right to second order in what is left of the motion.
         slope = ops.gradient((moved + self.fixed) / 2, spacing=(1.0, 1.0, 1.0))[:, 0]
         slope = slope[:, 1:] if self.in_plane else slope
         waves = self.spectrum.forward(coefficients)
+        views = [v.seen(self._seen_by(v, coefficients, displacement)) for v in self.views]
         data = float(residual.square().sum()) / self.voxels / self.frames
+        data += sum(seen.energy for seen in views)
         smooth = float((self.price * waves.square()).sum()) / self.voxels
 
-        return _State(coefficients, waves, residual, slope, data, smooth)
+        return _State(coefficients, waves, residual, slope, views, data, smooth)
 
     def step(self, state: _State) -> Tensor:
         """Return the Gauss-Newton step, at most ``max_step`` voxels in any frame."""
         slope, count = state.slope, len(self.axes)
         pull = self.gathered(slope * state.residual)
+        seen = list(zip(self.views, state.views, strict=True))
+        for view, now in seen:
+            pull = pull + view.pull(now)
         normal = {(i, j): slope[:, i] * slope[:, j] for i in range(count) for j in range(i, count)}
 
         def product(waves: Tensor) -> Tensor:
-            field = self.velocities(self.spectrum.backward(waves))
+            coefficients = self.spectrum.backward(waves)
+            field = self.velocities(coefficients, self.mix)
             rows = [
                 sum(normal[min(i, j), max(i, j)] * field[:, j] for j in range(count))
                 for i in range(count)
             ]
             back = self.gathered(torch.stack(rows, dim=1))
+            for view, now in seen:
+                back = back + view.curvature(now, coefficients)
 
             return self.spectrum.forward(back) + price * waves
 
         typical = torch.stack([normal[i, i].mean() for i in range(count)])
+        for view, now in seen:
+            typical = typical + view.typical(now)
         price = self.price + _DAMPING * typical.mean().clamp(min=1e-12)
         inverse = 1 / (typical.view(-1, 1, 1, 1) + price)
         right = -(self.spectrum.forward(pull) + self.price * state.waves)
         step = self.spectrum.backward(
             _conjugate_gradients(product, right, inverse, self.config.cg_iterations)
         )
-        longest = float(self.velocities(step).square().sum(dim=1).amax().sqrt())
+        longest = float(self.velocities(step, self.mix).square().sum(dim=1).amax().sqrt())
 
         return step * min(1.0, self.config.max_step / max(longest, 1e-12))
 
@@ -254,34 +284,3 @@ def _conjugate_gradients(
         power = following
 
     return found
-
-
-def unfolded(motion: TemporalSVF, phases: Tensor) -> TemporalSVF:
-    """Return motion of which no frame folds: coefficients smoothed around folds, in rounds.
-
-    Rounds smooth more and more widely. What still folds after ``_UNFOLD_ROUNDS`` rounds stays so;
-    the result of tracking states it.
-    """
-    with torch.no_grad():
-        for done in range(_UNFOLD_ROUNDS):
-            folds = ops.folding(motion.displacement(phases)[0]).mask.any(dim=0)
-            if not folds.any():
-                break
-            width = _UNFOLD_GROWTH**done
-            share = _neighborhood(folds, motion.grid.shape, reach=2.0 * width)
-            params = motion.params.flatten(0, 1)
-            smooth = ops.gaussian(params, (0.5 * width, width, width))
-            params = params + share * (smooth - params)
-            motion = motion.with_parameters(params.unsqueeze(0))
-
-    return motion
-
-
-def _neighborhood(folds: Tensor, shape: tuple[int, ...], *, reach: float) -> Tensor:
-    """Return a soft ball about folding cells, ``(1, 1, *S)`` in [0, 1]."""
-    cells = folds.float()[None, None]
-    pads = [p for n, m in zip(reversed(shape), reversed(cells.shape[2:]), strict=True)
-            for p in (0, n - m)]  # fmt: skip
-    wide = F.max_pool3d(F.pad(cells, pads), (3, 7, 7), stride=1, padding=(1, 3, 3))
-
-    return ops.gaussian(wide, (reach / 2, reach, reach)).clamp(0, 1)

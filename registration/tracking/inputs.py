@@ -45,9 +45,7 @@ class Cine:
     @property
     def phases(self) -> Tensor:
         """Fraction of the cycle since ED of every frame ``(T,)`` float64; 0 at ED."""
-        phases = torch.from_numpy(np.asarray(self.sequence.phases, dtype=np.float64))
-
-        return torch.remainder(phases - phases[self.sequence.ed], 1.0)
+        return phases_since_ed(self.sequence)
 
     @property
     def order(self) -> list[int]:
@@ -56,17 +54,31 @@ class Cine:
 
     def prepared(self, config: TrackingConfig, device: torch.device) -> Tensor:
         """Return the images of the region ``(T, 1, *S)``, one scale for all frames, smoothed."""
-        images = np.ascontiguousarray(self.sequence.images[(slice(None), *self.window)])
-        values = torch.from_numpy(images).to(device).float()
-        flat = values.flatten()
-        sampled = flat[:: -(-len(flat) // _SAMPLED)]
-        low, high = torch.quantile(sampled, sampled.new_tensor([config.low, config.high]) / 100)
-        values = ((values - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).unsqueeze(1)
-        if config.smooth_mm == 0:
-            return values
-        sigma = in_plane_lengths(config.smooth_mm, self.region.spacing)
+        images = self.sequence.images[(slice(None), *self.window)]
 
-        return ops.gaussian(values, sigma, spacing=self.region.spacing)
+        return prepared_images(images, self.region.spacing, config, device)
+
+
+def phases_since_ed(sequence: Sequence) -> Tensor:
+    """Return the fraction of the cycle since ED of every frame ``(T,)`` float64; 0 at ED."""
+    phases = torch.from_numpy(np.asarray(sequence.phases, dtype=np.float64))
+
+    return torch.remainder(phases - phases[sequence.ed], 1.0)
+
+
+def prepared_images(
+    images: NDArray, spacing: tuple[float, ...], config: TrackingConfig, device: torch.device
+) -> Tensor:
+    """Return images ``(T, *S)`` as ``(T, 1, *S)``, one scale for all frames, smoothed."""
+    values = torch.from_numpy(np.ascontiguousarray(images)).to(device).float()
+    flat = values.flatten()
+    sampled = flat[:: -(-len(flat) // _SAMPLED)]
+    low, high = torch.quantile(sampled, sampled.new_tensor([config.low, config.high]) / 100)
+    values = ((values - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).unsqueeze(1)
+    if config.smooth_mm == 0:
+        return values
+
+    return ops.gaussian(values, in_plane_lengths(config.smooth_mm, spacing), spacing=spacing)
 
 
 def check_cine(
@@ -87,22 +99,7 @@ def check_cine(
         ValueError: for arrays of other shapes.
     """
     sequence = _sequence(images, grid, ed, cycle_s)
-    frames = len(sequence)
-    if frames < 2:
-        raise CardiogenError(
-            "N36", "cine", found=f"{frames} frame", expected="at least two frames",
-            remedy="the whole cine, or cardiogen register for a pair",
-        )  # fmt: skip
-    if not np.isfinite(sequence.images).all():
-        raise CardiogenError(
-            "N26", "cine", found="NaN or infinite voxels", expected="finite values",
-            remedy="exporting or repairing the images",
-        )  # fmt: skip
-    if sequence.images.min() == sequence.images.max():
-        raise CardiogenError(
-            "N39", "cine", found="zero variance", expected="images with contrast",
-            remedy="exporting the images again",
-        )  # fmt: skip
+    check_frames(sequence, "cine")
     if sequence.cycle_s is not None and not 0.2 <= sequence.cycle_s <= 5.0:
         raise CardiogenError(
             "N23", "cycle", found=f"{sequence.cycle_s:.4g} s", expected="a heart beat, 0.2 to 5 s",
@@ -115,15 +112,50 @@ def check_cine(
                 region=sequence.grid.cropped(start, shape))  # fmt: skip
 
 
-def wants_in_plane(in_plane: InPlane, grid: Grid, config: TrackingConfig) -> tuple[bool, Note]:
-    """Return whether slices are tracked on their own, and why."""
-    step = grid.spacing[0]
-    apart = step > config.in_plane_beyond_mm and step >= 2 * max(grid.spacing[1:])
-    chosen = grid.shape[0] == 1 or (apart if in_plane == "auto" else bool(in_plane))
-    mode = "2D+t, slices on their own" if chosen else "3D+t"
-    why = "auto" if in_plane == "auto" else "asked for"
+def check_frames(sequence: Sequence, where: str) -> None:
+    """Refuse a cine that has no motion to show.
 
-    return chosen, Note("S80", "tracking", f"{mode} ({why}): slices {step:.3g} mm apart")
+    Raises:
+        CardiogenError: N36 for fewer than two frames, N26 for voxels that are not finite, N39 for
+            a cine without contrast.
+    """
+    frames = len(sequence)
+    if frames < 2:
+        raise CardiogenError(
+            "N36", where, found=f"{frames} frame", expected="at least two frames",
+            remedy="the whole cine, or cardiogen register for a pair",
+        )  # fmt: skip
+    if not np.isfinite(sequence.images).all():
+        raise CardiogenError(
+            "N26", where, found="NaN or infinite voxels", expected="finite values",
+            remedy="exporting or repairing the images",
+        )  # fmt: skip
+    if sequence.images.min() == sequence.images.max():
+        raise CardiogenError(
+            "N39", where, found="zero variance", expected="images with contrast",
+            remedy="exporting the images again",
+        )  # fmt: skip
+
+
+def wants_in_plane(
+    in_plane: InPlane, grid: Grid, config: TrackingConfig, *, views: int = 0
+) -> tuple[bool, Note]:
+    """Return whether slices are tracked on their own, and why; never with further views."""
+    apart = slices_apart(grid, config) if in_plane == "auto" else bool(in_plane)
+    chosen = views == 0 and (grid.shape[0] == 1 or apart)
+    mode = "2D+t, slices on their own" if chosen else "3D+t"
+    why = "further views" if views else "auto" if in_plane == "auto" else "asked for"
+
+    return chosen, Note(
+        "S80", "tracking", f"{mode} ({why}): slices {grid.spacing[0]:.3g} mm apart"
+    )
+
+
+def slices_apart(grid: Grid, config: TrackingConfig) -> bool:
+    """Whether slices are too far apart to show what has left their neighbors."""
+    step = grid.spacing[0]
+
+    return step > config.in_plane_beyond_mm and step >= 2 * max(grid.spacing[1:])
 
 
 def sha256(values: NDArray) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from registration.tracking.config import TrackingConfig
 from registration.tracking.groupwise import groupwise
 from registration.tracking.inputs import Cine
 from registration.tracking.longitudinal import longitudinal_stretch, sliding, wall_shape
+from registration.tracking.view_term import ViewLevels
 
 _PAIRWISE = {
     "direct": pairwise.direct, "sequential": pairwise.sequential, "blend": pairwise.blend
@@ -47,10 +49,17 @@ class Motion:
     rows: list[dict[str, object]]
 
 
-def find_motion(pixels: Tensor, cine: Cine, config: TrackingConfig, *, in_plane: bool) -> Motion:
-    """Return the motion of prepared images ``(T, 1, *region)``."""
+def find_motion(
+    pixels: Tensor,
+    cine: Cine,
+    config: TrackingConfig,
+    *,
+    in_plane: bool,
+    views: Sequence[ViewLevels] = (),
+) -> Motion:
+    """Return the motion of prepared images ``(T, 1, *region)``, and of further views."""
     if config.strategy == "groupwise":
-        return _periodic(pixels, cine, config, in_plane=in_plane)
+        return _periodic(pixels, cine, config, in_plane=in_plane, views=views)
     pairs, order = config.pair_config(in_plane=in_plane), cine.order
     ordered = pixels[order]
     forward, rows = _PAIRWISE[config.strategy](ordered, cine.region, pairs)
@@ -66,10 +75,17 @@ def find_motion(pixels: Tensor, cine: Cine, config: TrackingConfig, *, in_plane:
                   closure=closure, rows=rows)  # fmt: skip
 
 
-def _periodic(pixels: Tensor, cine: Cine, config: TrackingConfig, *, in_plane: bool) -> Motion:
+def _periodic(
+    pixels: Tensor,
+    cine: Cine,
+    config: TrackingConfig,
+    *,
+    in_plane: bool,
+    views: Sequence[ViewLevels],
+) -> Motion:
     series, rows = groupwise(
         pixels, cine.region, cine.phases, ed=cine.sequence.ed, in_plane=in_plane,
-        config=config.groupwise,
+        config=config.groupwise, views=views,
     )  # fmt: skip
     forward = series.displacement(cine.phases)[0]
     backward = series.inverse().displacement(cine.phases)[0]

@@ -18,6 +18,7 @@ from cardiogen.data import Grid
 from cardiogen.data.sequence import Sequence
 from cardiogen.measure import Strain, measure_sequence
 from cardiogen.transforms import TemporalSVF
+from registration.tracking.views import ViewReport
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +50,7 @@ class TrackingResult:
         energy_rows: records of the solver.
         timings: seconds by stage, and ``total``.
         provenance: versions, settings, hashes of the inputs.
+        views: how every further view fits and what is left of the motion in it, if any were given.
         notes: what was assumed, inferred or left out.
     """
 
@@ -67,6 +69,7 @@ class TrackingResult:
     energy_rows: tuple[Mapping[str, object], ...]
     timings: Mapping[str, float]
     provenance: Mapping[str, object]
+    views: tuple[ViewReport, ...] = ()
     notes: tuple[Note, ...] = ()
 
     def __len__(self) -> int:
@@ -100,6 +103,7 @@ class TrackingResult:
             "measures": {k: v if np.isfinite(v) else None for k, v in self.measures[0].items()},
             "mode": "2D+t, slices on their own" if self.in_plane else "3D+t",
             "through_plane": self._through_plane(),
+            "views": [view.as_dict() for view in self.views],
             "longitudinal_stretch": None if self.stretch is None else self.stretch.tolist(),
             "consistency_mm": {"mean": float(self.consistency_mm.mean()),
                                "largest_frame": float(self.consistency_mm.max())},
@@ -113,6 +117,8 @@ class TrackingResult:
         }  # fmt: skip
 
     def _through_plane(self) -> str:
+        if self.views:
+            return "tracked, with further views that show it"
         if not self.in_plane:
             return "tracked; between thick slices it is known less well than in them"
         if self.stretch is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,15 @@ from registration.tracking.labels import propagated_labels
 from registration.tracking.motion import Motion, find_motion, with_longitudinal
 from registration.tracking.result import TrackingResult
 from registration.tracking.surface import surfaces_of
+from registration.tracking.view_term import ViewLevels
+from registration.tracking.views import (
+    View,
+    ViewReport,
+    check_views,
+    view_doubts,
+    view_notes,
+    view_report,
+)
 
 Mesh = tuple[NDArray[np.float64], Topology]
 
@@ -44,6 +54,7 @@ def track(
     config: TrackingConfig | str | Path | None = None,
     in_plane: InPlane = "auto",
     mesh: Mesh | None = None,
+    views: Iterable[Sequence] = (),
     device: torch.device | str | None = None,
 ) -> TrackingResult:
     """Track a cine from its ED frame, and carry labels and a mesh through the cycle.
@@ -51,6 +62,8 @@ def track(
     Fields are pull-back ``ed_to_frame`` on the ED grid: mesh vertices at ED move by them, labels
     of ED are seen on a frame through the inverse. Where slices are tracked on their own, motion
     through them is inferred from the volume of the wall (``longitudinal``), and said to be so.
+    Further views, such as long axes, measure it instead: one motion in 3D then explains all of
+    them (``view_term``), whatever the distance of the slices.
 
     Args:
         images: a sequence with images, or ``(T, 1, D, H, W)`` with ``grid``; frames cover the
@@ -66,20 +79,26 @@ def track(
             says (10 mm).
         mesh: vertices ``(V, 3)`` and topology at ED to carry along; by default surfaces made from
             the labels (``surface``).
+        views: further cines of the same heart on other planes of the same world; their frames
+            lie at their own phases, from their own ED on. For ``groupwise``.
         device: where to compute; by default the CPU.
 
     Raises:
-        CardiogenError: see ``inputs.check_cine``; M07 for settings, U14 and U15 for names.
+        CardiogenError: see ``inputs.check_cine`` and ``views.check_views``; M07 for settings, U14
+            and U15 for names.
     """
     clock = _Clock()
     settings = resolve_tracking_config(preset, config, strategy)
     cine = check_cine(images, ed_labels, grid=grid, ed=ed, cycle_s=cycle_s, config=settings)
-    flat, note = wants_in_plane(in_plane, cine.sequence.grid, settings)
-    notes = [note]
+    others = check_views(views, cine, settings, in_plane=in_plane)
+    flat, note = wants_in_plane(in_plane, cine.sequence.grid, settings, views=len(others))
+    notes = [note, *view_notes(others)]
+    device = torch.device("cpu" if device is None else device)
     with torch.no_grad():
-        pixels = cine.prepared(settings, torch.device("cpu" if device is None else device))
+        pixels = cine.prepared(settings, device)
+        stacks = [ViewLevels(view, view.prepared(settings, device)) for view in others]
         clock.lap("prepare")
-        motion = find_motion(pixels, cine, settings, in_plane=flat)
+        motion = find_motion(pixels, cine, settings, in_plane=flat, views=stacks)
         clock.lap("motion")
         if flat and settings.longitudinal:
             motion, more = with_longitudinal(motion, cine, settings)
@@ -88,16 +107,22 @@ def track(
         clock.lap("propagation")
     sequence = _with_mesh(cine, motion.forward, labels, mesh)
     clock.lap("mesh")
-    strain, more = _strain(motion.seen, cine, sequence, planar=flat)
+    # One slice has no neighbor to stretch away from, whatever moves it.
+    planar = flat or cine.region.shape[0] == 1
+    strain, more = _strain(motion.seen, cine, sequence, planar=planar)
     clock.lap("strain")
     checks = _checks(motion, cine)
+    ed = cine.sequence.ed
+    reports = _reports(motion, stacks, pixels[ed : ed + 1])
+    notes += view_doubts(reports)
     clock.lap("checks")
 
     return TrackingResult(
         sequence=sequence, region=cine.region, start=cine.start, forward=motion.forward.cpu(),
         backward=motion.backward.cpu(), in_plane=flat, stretch=motion.stretch,
         motion=motion.series, strain=strain, **checks, energy_rows=tuple(motion.rows),
-        timings=clock.timings, provenance=_provenance(cine, settings, preset, pixels.device),
+        views=reports, timings=clock.timings,
+        provenance=_provenance(cine, others, settings, preset, pixels.device),
         notes=(*notes, *more, *_fold_notes(checks["folds"])),
     )  # fmt: skip
 
@@ -153,6 +178,15 @@ def _strain(
         return None, [Note("S83", "tracking", text)]
 
 
+def _reports(motion: Motion, stacks: list[ViewLevels], ed_image: Tensor) -> tuple[ViewReport, ...]:
+    """Return how every view fits, and what is left of the motion in it."""
+    with torch.no_grad():
+        return tuple(
+            view_report(s.view, s.images, motion.series.displacement(s.view.phases)[0], ed_image)
+            for s in stacks
+        )
+
+
 def _checks(motion: Motion, cine: Cine) -> dict[str, object]:
     """Return consistency, closure and folds."""
     wall = torch.from_numpy(cine.labels[cine.window] == Structure.MYO).to(motion.forward.device)
@@ -182,8 +216,14 @@ def _fold_notes(folds: NDArray[np.float64]) -> list[Note]:
 
 
 def _provenance(
-    cine: Cine, config: TrackingConfig, preset: str | None, device: torch.device
+    cine: Cine,
+    views: tuple[View, ...],
+    config: TrackingConfig,
+    preset: str | None,
+    device: torch.device,
 ) -> dict[str, object]:
+    hashes = {"views_sha256": [sha256(view.sequence.images) for view in views]} if views else {}
+
     return {
         "cardiogen": __version__,
         "torch": torch.__version__,
@@ -197,4 +237,5 @@ def _provenance(
                  "affine": cine.sequence.grid.affine.tolist()},
         "images_sha256": sha256(cine.sequence.images),
         "labels_sha256": sha256(cine.labels),
+        **hashes,
     }  # fmt: skip

@@ -14,11 +14,13 @@ from cardiogen.data import Grid, Structure, read_image
 from cardiogen.data.mesh import Surface, Topology
 from cardiogen.data.sequence import Sequence
 from cardiogen.measure import mesh_volume
+from cardiogen.population import PopulationHeart
 
 Array = NDArray[np.float64]
 
 _LPS = np.array([-1.0, -1.0, 1.0])
 _WALL_MM = 13.0
+_AROUND_MM = 10.0
 # Circles by eye on the ED frame of the pig, apex to base: slice, row, column, radius of the cavity
 # and of the epicardium, voxels. Good enough to track muscle; no reference for volumes.
 PIG_CIRCLES = (
@@ -97,6 +99,32 @@ def pig_cine(data: Path) -> tuple[Sequence, NDArray[np.uint8]]:
         labels[number][away < inner] = Structure.LV
 
     return sequence, labels
+
+
+def pig_long_axis(data: Path) -> Sequence:
+    """Read the pig's long-axis cine: 14 planes in the same world, of a beat of their own."""
+    image = read_image(data / "pig_cine" / "pig_lax_cine4d.nii.gz")
+    frames = len(image.frames)
+
+    return Sequence(
+        phases=np.arange(frames) / frames, grid=image.grid,
+        images=image.frames.astype(np.float32), subject_id="pig_long_axis",
+    )  # fmt: skip
+
+
+def long_axis_grid(
+    heart: PopulationHeart, vertices: Array, *, angle_deg: float, pixel_mm: float = 1.4
+) -> Grid:
+    """Return one plane through the axis of a heart, at an angle about it, H to the apex."""
+    x, y, up = heart.pose.axes.T
+    across = np.cos(np.radians(angle_deg)) * x + np.sin(np.radians(angle_deg)) * y
+    axes = np.stack([np.cross(across, up), -up, across], axis=1)
+    along = (vertices.reshape(-1, 3) - heart.pose.origin) @ axes[:, 1:]
+    low, high = along.min(axis=0) - _AROUND_MM, along.max(axis=0) + _AROUND_MM
+    rows, columns = (int(n) + 1 for n in np.ceil((high - low) / pixel_mm))
+    origin = heart.pose.origin + axes[:, 1:] @ low
+
+    return Grid.regular((1, rows, columns), (8.0, pixel_mm, pixel_mm), origin, axes)
 
 
 def closed(points: Array, faces: NDArray[np.int64]) -> tuple[Array, NDArray[np.int64]]:

@@ -83,9 +83,9 @@ def _tracked_annulus(pose: Pose, preset: str) -> Iterator[Row]:
     grid = annulus_grid(Annulus(), pose, (4.0, 1.5, 1.5))
     cine = annulus_cine(Annulus(), grid, pose, phases=np.arange(20) / 20, snr=20.0)
     result = track(cine.sequence, cine.sequence.labels[0], preset=preset)
-    window = _window(result)
-    exact = cine.displacements()[(slice(None), slice(None), *window)]
-    yield from _motion_rows("tracked", result, cine.sequence.labels[0][window], exact, bars=False)
+    box = window(result)
+    exact = cine.displacements()[(slice(None), slice(None), *box)]
+    yield from _motion_rows("tracked", result, cine.sequence.labels[0][box], exact, bars=False)
 
 
 def population_rows(data: Path, preset: str) -> Iterator[Row]:
@@ -96,12 +96,12 @@ def population_rows(data: Path, preset: str) -> Iterator[Row]:
     grid = short_axis_grid(heart.vertices(phases), heart.pose, (8.0, 1.5, 1.5))
     cine = render_cine(heart, phases, grid, options=CineOptions(snr=20.0))
     result = track(cine, cine.labels[0], preset=preset)
-    window = _window(result)
+    box = window(result)
     exact = np.stack([
         displacement_field(heart, result.region, from_phase=0.0, to_phase=float(phase))
         for phase in phases
     ])  # fmt: skip
-    yield from _motion_rows("", result, cine.labels[0][window], exact, bars=True)
+    yield from _motion_rows("", result, cine.labels[0][box], exact, bars=True)
 
 
 def _motion_rows(
@@ -278,7 +278,8 @@ def _strain_of(result: TrackingResult) -> Strain:
     return result.strain
 
 
-def _window(result: TrackingResult) -> tuple[slice, ...]:
+def window(result: TrackingResult) -> tuple[slice, ...]:
+    """Return the tracked part of the ED grid."""
     return tuple(
         slice(a, a + n) for a, n in zip(result.start, result.region.shape, strict=True)
     )  # fmt: skip

@@ -112,3 +112,34 @@ def test_existing_output_stays(run, cine, tmp_path):
     ran = run(*TRACK, "--out", "r")
     assert ran.code == 8
     assert (tmp_path / "r" / "kept.txt").read_text() == "kept"
+
+
+def test_long_axis_joins_in(run, cine, tmp_path):
+    """A view of other planes and frames measures motion through the slices; faults are named."""
+    grid = cine.grid
+    pose = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    up, across = grid.affine[:3, 0] / grid.spacing[0], grid.affine[:3, 1] / grid.spacing[1]
+    axes = np.stack([np.cross(up, across), up, across], axis=1)
+    middle = grid.to_world([(n - 1) / 2 for n in grid.shape])
+    plane = Grid.regular((1, 30, 31), (6.0, 2.0, 2.0), middle - axes @ [0.0, 30.0, 30.0], axes)
+    turned = Pose(pose * np.array([1, 1, np.sign(np.linalg.det(pose))]), np.array([9.0, -30, 7]))
+    seen = annulus_cine(SMALL, plane, turned, phases=np.arange(7) / 7).sequence
+    write_image(tmp_path / "lax.nii.gz", seen.images, plane, frame_time_s=0.12)
+    ran = run(*TRACK, "--view", "lax.nii.gz", "--out", "r", "--json")
+    assert ran.code == 0
+    assert [(v["name"], v["frames"]) for v in ran.json["views"]] == [("lax", 7)]
+    assert "lax.nii.gz" in ran.json["provenance"]["files"]
+    assert "further views" in ran.json["through_plane"]
+    assert any(note.startswith("S85") for note in ran.json["notes"])
+    write_image(tmp_path / "one.nii.gz", seen.images[0], plane)
+    moved = Grid.regular(plane.shape, plane.spacing, (900.0, 0.0, 0.0), axes)
+    write_image(tmp_path / "away.nii.gz", seen.images, moved, frame_time_s=0.12)
+    bad = {"one": ("N36", 3), "away": ("N55", 3)}
+    for name, (code, status) in bad.items():
+        ran = run(*TRACK, "--view", f"{name}.nii.gz", "--out", "s")
+        assert f"CG-{code}" in ran.err
+        assert ran.code == status
+    ran = run(*TRACK, "--view", "lax.nii.gz", "--strategy", "direct", "--out", "s")
+    assert ran.code == 2
+    assert "CG-U16 --view" in ran.err
+    assert not (tmp_path / "s").exists()
