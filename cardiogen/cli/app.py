@@ -270,7 +270,9 @@ def check_command(
 @app.command("train")
 def train_command(
     out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
-    model: Annotated[str | None, typer.Option(help="Kind of model: linear, the default.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Kind of model: linear, the default, or deformation.")
+    ] = None,
     cohort: Annotated[str | None, typer.Option(help="population, the default.")] = None,
     n: Annotated[
         int | None, typer.Option("-n", "--n", help="Training hearts; default: 2000.")
@@ -280,6 +282,9 @@ def train_command(
         Path | None,
         typer.Option(help="Instead of these settings: TOML file, or a preset such as linear."),
     ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=256, help="Processes that make data; same result.")
+    ] = 1,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -288,8 +293,9 @@ def train_command(
     from cardiogen.cli.train import train
 
     folder = train(
-        out, model=model, cohort=cohort, n=n, seed=seed, config=config, overwrite=overwrite
-    )
+        out, model=model, cohort=cohort, n=n, seed=seed, config=config, jobs=jobs,
+        overwrite=overwrite,
+    )  # fmt: skip
     _show(str(folder), {"bundle": str(folder)}, as_json)
 
 

@@ -6,9 +6,17 @@ from pathlib import Path
 
 from cardiogen.base.files import check_replaceable
 from cardiogen.cli.requests import check_apart, usage_error
-from cardiogen.engine.config import TrainConfig, build_config, find_config, load_config
+from cardiogen.engine.config import (
+    DeformationTraining,
+    LinearTraining,
+    Training,
+    build_training,
+    find_config,
+    load_training,
+)
+from cardiogen.models.linear import LinearModel
 from cardiogen.models.linear_fit import fit_linear, population_examples
-from cardiogen.models.store import save_linear
+from cardiogen.models.store import StoredModel, save_model
 
 _LICENCE = "Apache-2.0 (trained on the synthetic reference population only)"
 
@@ -16,7 +24,7 @@ _CARD = """# Model card: {name}
 
 | | |
 | --- | --- |
-| kind | linear: PCA of end-diastolic shape and Fourier motion, conditional Gaussian on factors |
+| kind | {kind} |
 | trained on | {n} hearts of cardiogen's reference population, seed {seed}; no patient data |
 | conditions | age {age} years, sex F or M, height {height} cm, weight {weight} kg, \
 systolic pressure {sbp} mmHg; any may be missing |
@@ -35,6 +43,13 @@ do not say how one heart ages; for the left ventricular mass of men even the sig
 longitudinal studies (MESA, Eng 2016: +8.0 g per decade). The model knows healthy hearts only.
 """
 
+_KINDS = {
+    "linear": "linear: PCA of end-diastolic shape and Fourier motion, conditional Gaussian on "
+    "factors",
+    "deformation": "deformation: a template moved by exponentials of smooth velocities, shape and "
+    "Fourier motion; conditional Gaussian on factors",
+}
+
 
 def train(
     out: str | Path,
@@ -44,18 +59,20 @@ def train(
     n: int | None = None,
     seed: int | None = None,
     config: str | Path | None = None,
+    jobs: int = 1,
     overwrite: bool = False,
 ) -> Path:
     """Train a model and write its bundle.
 
     Args:
         out: bundle folder to make.
-        model: kind of model; ``linear``, the default.
+        model: kind of model: ``linear``, the default, or ``deformation``.
         cohort: ``population``, the embedded reference population and the default.
         n: number of training hearts, by default 2000.
         seed: same seed, same model; by default 0.
-        config: TOML file with the settings of ``TrainConfig``, or the name of a preset such as
+        config: TOML file with the settings of ``engine.config``, or the name of a preset such as
             ``linear``, which made the shipped model; instead of the four arguments.
+        jobs: processes that make training data; they do not change the result.
         overwrite: whether ``out`` may be replaced.
 
     Raises:
@@ -67,28 +84,55 @@ def train(
     check_replaceable(out, overwrite)
     flags = {"model": model, "cohort": cohort, "n": n, "seed": seed}
     settings = _settings(out, {k: v for k, v in flags.items() if v is not None}, config)
-    weights = fit_linear(
-        population_examples(settings.n, settings.seed),
-        ed_variance=settings.ed_variance,
-        motion_variance=settings.motion_variance,
-    )
-    name = f"linear-population-{settings.n}"
-    spans = [f"{low:.0f}-{high:.0f}" for low, high in weights.latents.factor_range]
-    card = _CARD.format(
-        name=name, n=settings.n, seed=settings.seed, licence=_LICENCE, age=spans[0],
-        height=spans[1], weight=spans[2], sbp=spans[3], ed=len(weights.ed_modes),
-        motion=len(weights.motion_modes),
-    )  # fmt: skip
-    return save_linear(
-        out, weights, name=name, licence=_LICENCE, card=card, overwrite=overwrite,
+    if isinstance(settings, DeformationTraining):
+        trained = _deformation(settings, jobs)
+    else:
+        trained = _linear(settings)
+    name = f"{trained.kind}-population-{settings.n}"
+    return save_model(
+        out, trained, name=name, licence=_LICENCE, card=_card(trained, name, settings),
+        overwrite=overwrite,
         training_data={"cohort": settings.cohort, "n": settings.n, "seed": settings.seed},
     )  # fmt: skip
 
 
-def _settings(out: Path, flags: dict[str, object], config: str | Path | None) -> TrainConfig:
+def _linear(settings: LinearTraining) -> StoredModel:
+    return LinearModel(
+        fit_linear(
+            population_examples(settings.n, settings.seed),
+            ed_variance=settings.ed_variance,
+            motion_variance=settings.motion_variance,
+        )
+    )
+
+
+def _deformation(settings: DeformationTraining, jobs: int) -> StoredModel:
+    from cardiogen.models.deformation.template import population_template
+    from cardiogen.models.deformation.training import fit_deformation, population_codes
+
+    codes = population_codes(settings.n, settings.seed, jobs=jobs)
+
+    return fit_deformation(
+        codes, population_template(), ed_modes=settings.ed_modes, fields=settings.fields,
+        motion_modes=settings.motion_modes,
+    )  # fmt: skip
+
+
+def _card(model: StoredModel, name: str, settings: Training) -> str:
+    spans = [f"{low:.0f}-{high:.0f}" for low, high in model.latents.factor_range]
+    sizes = model.architecture()
+
+    return _CARD.format(
+        name=name, kind=_KINDS[model.kind], n=settings.n, seed=settings.seed, licence=_LICENCE,
+        age=spans[0], height=spans[1], weight=spans[2], sbp=spans[3], ed=sizes["ed_modes"],
+        motion=sizes["motion_modes"],
+    )  # fmt: skip
+
+
+def _settings(out: Path, flags: dict[str, object], config: str | Path | None) -> Training:
     """Return the settings of a file or those of flags, never a mixture."""
     if config is None:
-        return build_config(TrainConfig, flags, "command line")
+        return build_training(flags, "command line")
     if flags:
         raise usage_error(
             "--config", f"{', '.join(flags)} beside a file", "either a file or flags",
@@ -96,4 +140,4 @@ def _settings(out: Path, flags: dict[str, object], config: str | Path | None) ->
         )  # fmt: skip
     path = find_config(config)
     check_apart(out, [path])
-    return load_config(TrainConfig, path)
+    return load_training(path)

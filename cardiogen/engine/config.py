@@ -18,17 +18,36 @@ _MAX_DOTS = 100
 _REPOSITORY_PRESETS = Path(__file__).resolve().parents[2] / "configs"
 
 
-class TrainConfig(BaseModel):
-    """What ``cardiogen train`` takes from a TOML file."""
+class Training(BaseModel):
+    """What ``cardiogen train`` takes from a TOML file, whatever the model."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    model: Literal["linear"] = "linear"
     cohort: Literal["population"] = "population"
     n: int = Field(default=2000, ge=40, le=1_000_000, description="training hearts")
     seed: int = Field(default=0, ge=0, lt=2**63, description="same seed, same model")
+
+
+class LinearTraining(Training):
+    """Settings of ``models.linear``."""
+
+    model: Literal["linear"] = "linear"
     ed_variance: float = Field(default=0.9995, gt=0.5, lt=1.0, description="kept by ED modes")
     motion_variance: float = Field(default=0.995, gt=0.5, lt=1.0, description="by motion modes")
+
+
+class DeformationTraining(Training):
+    """Settings of ``models.deformation``."""
+
+    model: Literal["deformation"] = "deformation"
+    ed_modes: int = Field(default=96, ge=1, le=2000, description="scores of end diastole")
+    fields: int = Field(default=64, ge=1, le=2000, description="spatial fields of motion")
+    motion_modes: int = Field(default=64, ge=1, le=2000, description="scores of motion")
+
+
+_TRAININGS: dict[str, type[Training]] = {
+    "linear": LinearTraining, "deformation": DeformationTraining
+}  # fmt: skip
 
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -40,16 +59,38 @@ def load_config(kind: type[Config], path: str | Path) -> Config:
     Raises:
         CardiogenError: M07 for text that is not TOML, unknown keys and bad values, M47 unreadable.
     """
-    path = Path(path)
+    return build_config(kind, _read_toml(Path(path)), path)
+
+
+def load_training(path: str | Path) -> Training:
+    """Read the settings of the model that a TOML file names; see :func:`load_config`."""
+    return build_training(_read_toml(Path(path)), path)
+
+
+def build_training(content: dict[str, object], where: str | Path) -> Training:
+    """Return the settings of the model that ``content`` names, ``linear`` if none.
+
+    Raises:
+        CardiogenError: M07 for an unknown model, unknown keys and bad values.
+    """
+    model = content.get("model", "linear")
+    if not isinstance(model, str) or model not in _TRAININGS:
+        raise CardiogenError(
+            "M07", where, found=f"model: {model!r}", expected=" or ".join(_TRAININGS),
+            remedy="one of these models",
+        )  # fmt: skip
+    return build_config(_TRAININGS[model], content, where)
+
+
+def _read_toml(path: Path) -> dict[str, object]:
     try:
-        content = _parse_toml(read_small(path, code="M07"))
+        return _parse_toml(read_small(path, code="M07"))
     except (ValueError, RecursionError) as error:
         # ValueError stands for TOMLDecodeError, UnicodeDecodeError and endless integers.
         raise CardiogenError(
             "M07", path, found=f"text that is not TOML ({error})", expected="a TOML file",
             remedy="see configs/ for examples; YAML is not read",
         ) from error  # fmt: skip
-    return build_config(kind, content, path)
 
 
 def _parse_toml(content: bytes) -> dict[str, object]:

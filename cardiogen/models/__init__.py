@@ -3,7 +3,7 @@
 from cardiogen.models.linear import LinearModel, LinearWeights
 from cardiogen.models.linear_fit import Example, fit_linear, population_examples
 from cardiogen.models.protocol import AnatomyModel, Posterior, encode_condition, frame_phases
-from cardiogen.models.store import LoadedModel, load_model, save_linear
+from cardiogen.models.store import LoadedModel, load_model, save_model
 
 __all__ = [
     "AnatomyModel",
@@ -17,5 +17,5 @@ __all__ = [
     "frame_phases",
     "load_model",
     "population_examples",
-    "save_linear",
+    "save_model",
 ]

@@ -1,11 +1,6 @@
 """Completion with the linear model: latents given label maps of any frames and any factors.
 
-Patients are not the healthy hearts that the model knows. Unless told that a heart is healthy, its
-prior is moved and widened by the spread of disease, and of contouring habits, in volumes, mass,
-ejection fractions and longitudinal shortening; shape and motion follow these as they do in
-health. In particular the two stroke volumes may differ: leaking valves and other people's basal
-slices set them apart. The figures are rounded clinical knowledge of patients who are sent to
-cardiac MR, not a fit to any cohort.
+Unless told that a heart is healthy, its prior is widened by ``models.disease``.
 """
 
 from __future__ import annotations
@@ -20,36 +15,18 @@ from cardiogen.engine.contours import observe_frame, require_heart
 from cardiogen.engine.fit_template import RayObservations
 from cardiogen.engine.map_estimate import fit_with_chirality
 from cardiogen.models.cycle import curve_entries
+from cardiogen.models.disease import (
+    SHORTENING_MEAN,
+    SHORTENING_SD,
+    disease_covariance,
+    disease_shift,
+)
 from cardiogen.models.distributions import GaussianMixture
 from cardiogen.models.linear import LinearModel
 from cardiogen.models.protocol import Posterior
 from cardiogen.population.phenotypes import PHENOTYPES
 
 Array = NDArray[np.float64]
-
-# Disease in (ln LVEDV, logit LVEF, ln LVM, ln RVEDV, logit RVEF): mean and SD. The mean ejection
-# fractions are about 50 %; a dilated heart has twice the volume and a third of the odds of
-# ejecting; ventricles that dilate eject less.
-_DISEASE_MEAN = np.array([0.0, -0.4, 0.0, 0.0, -0.3])
-_DISEASE_SD = np.array([0.40, 0.70, 0.30, 0.40, 0.55])
-_DILATION_EJECTION = -0.5
-# Longitudinal shortening as a share of the healthy one: the base descends by 13-15 mm in health,
-# by less than 10 mm in most disease, also where the ejection fraction is kept.
-_SHORTENING_MEAN, _SHORTENING_SD = 0.7, 0.3
-
-# From disease to the phenotypes of the model: ln(RVSV / LVSV) = ln RVEDV + ln RVEF - ln LVEDV
-# - ln LVEF, and d ln EF = (1 - EF) d logit EF, taken at an ejection fraction of 60 %.
-_TO_PHENOTYPES = np.eye(5)
-_TO_PHENOTYPES[4] = [-1.0, -0.4, 0.0, 1.0, 0.4]
-
-
-def disease_covariance() -> Array:
-    """Return the covariance of disease in the phenotype vector ``(5, 5)``."""
-    correlation = np.eye(5)
-    for volume, ejection in ((0, 1), (3, 4)):
-        correlation[volume, ejection] = correlation[ejection, volume] = _DILATION_EJECTION
-    spread = correlation * np.outer(_DISEASE_SD, _DISEASE_SD)
-    return _TO_PHENOTYPES @ spread @ _TO_PHENOTYPES.T
 
 
 def any_health(model: LinearModel, mean: Array, covariance: Array) -> tuple[Array, Array]:
@@ -70,12 +47,12 @@ def any_health(model: LinearModel, mean: Array, covariance: Array) -> tuple[Arra
     regression[:size] = np.eye(size)
     scale = model.weights.scale[:size]
     spread = disease_covariance() / np.outer(scale, scale)
-    moved = mean + regression @ (_TO_PHENOTYPES @ _DISEASE_MEAN / scale)
+    moved = mean + regression @ (disease_shift() / scale)
     shortening = _shortening(model, moved)
     widened = covariance + regression @ spread @ regression.T
     return (
-        moved + (_SHORTENING_MEAN - 1.0) * shortening,
-        widened + _SHORTENING_SD**2 * np.outer(shortening, shortening),
+        moved + (SHORTENING_MEAN - 1.0) * shortening,
+        widened + SHORTENING_SD**2 * np.outer(shortening, shortening),
     )
 
 

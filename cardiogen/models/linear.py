@@ -22,7 +22,14 @@ from torch import Tensor
 from cardiogen.data.mesh import Topology
 from cardiogen.data.sequence import Sequence
 from cardiogen.models.conditional import ConditionalGaussian
-from cardiogen.models.cycle import ED_BLOCK, MOTION_BLOCK, decode_cycle, end_systole
+from cardiogen.models.cycle import (
+    ED_BLOCK,
+    HARMONICS,
+    MOTION_BLOCK,
+    VECTOR_SIZE,
+    decode_cycle,
+    end_systole,
+)
 from cardiogen.models.distributions import GaussianMixture
 from cardiogen.models.protocol import Posterior
 from cardiogen.population.anatomy import heart_vertices
@@ -54,6 +61,17 @@ class LinearWeights:
         own = tuple(field.name for field in fields(cls) if field.name != "latents")
         return (*own, *ConditionalGaussian.names())
 
+    @staticmethod
+    def shapes(ed: int, motion: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every tensor for given numbers of modes."""
+        ed_size = ED_BLOCK.stop - ED_BLOCK.start
+        return {
+            "mean": (VECTOR_SIZE,),
+            "scale": (VECTOR_SIZE,),
+            "ed_modes": (ed, ed_size),
+            "motion_modes": (motion, VECTOR_SIZE - ed_size),
+        } | ConditionalGaussian.shapes(ed + motion)
+
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Array]) -> LinearWeights:
         """Return the weights of named tensors."""
@@ -70,10 +88,17 @@ class LinearWeights:
 class LinearModel:
     """``AnatomyModel`` over :class:`LinearWeights`."""
 
+    kind = "linear"
+
     def __init__(self, weights: LinearWeights) -> None:
         self.weights = weights
         self.topology: Topology = template_topology()
         self._ed_size = len(weights.ed_modes)
+
+    @property
+    def latents(self) -> ConditionalGaussian:
+        """p(z | factors)."""
+        return self.weights.latents
 
     @property
     def latent_size(self) -> int:
@@ -82,11 +107,11 @@ class LinearModel:
 
     def check_condition(self, condition: Tensor) -> None:
         """Refuse a factor outside its training range (D01) or an unseen combination (D02)."""
-        self.weights.latents.check_condition(condition)
+        self.latents.check_condition(condition)
 
     def prior(self, condition: Tensor) -> GaussianMixture:
         """Return p(z | known factors), a mixture of two Gaussians where sex is unknown."""
-        return self.weights.latents.prior(condition)
+        return self.latents.prior(condition)
 
     def cycle_vector(self, latent: Tensor) -> Array:
         """Return the cycle vector ``(Y,)`` of a latent ``(Z,)``."""
@@ -129,3 +154,16 @@ class LinearModel:
         from cardiogen.models.completion import linear_posterior
 
         return linear_posterior(self, observed, condition, healthy=healthy)
+
+    def tensors(self) -> dict[str, Array]:
+        """Return everything that was learned, by name."""
+        return self.weights.tensors()
+
+    def architecture(self) -> dict[str, int | float | str]:
+        """Return the numbers that describe the model."""
+        return {
+            "ed_modes": len(self.weights.ed_modes),
+            "motion_modes": len(self.weights.motion_modes),
+            "harmonics": HARMONICS,
+            "cycle_vector": VECTOR_SIZE,
+        }

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cardiogen import __version__
 from cardiogen.base import CardiogenError
-from cardiogen.engine.bundle import Bundle, default_bundle_path, read_bundle, write_bundle
+from cardiogen.engine.bundle import Array, Bundle, default_bundle_path, read_bundle, write_bundle
 from cardiogen.models.conditional import ConditionalGaussian
-from cardiogen.models.cycle import ED_BLOCK, HARMONICS, VECTOR_SIZE
+from cardiogen.models.deformation.model import DeformationModel
 from cardiogen.models.linear import LinearModel, LinearWeights
 from cardiogen.models.protocol import CONDITION_COLUMNS, CONDITION_UNITS, AnatomyModel
 from cardiogen.population.template import template_topology
+
+_LARGEST_MM = 500.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +53,22 @@ def template_sha256() -> str:
     return digest.hexdigest()
 
 
-def save_linear(
+class StoredModel(Protocol):
+    """What a model must tell to be written."""
+
+    kind: str
+    latents: ConditionalGaussian
+
+    def tensors(self) -> dict[str, NDArray[np.float64]]:
+        """Return everything that was learned, by name."""
+
+    def architecture(self) -> dict[str, int | float | str]:
+        """Return the numbers that describe the model."""
+
+
+def save_model(
     path: str | Path,
-    weights: LinearWeights,
+    model: StoredModel,
     *,
     name: str,
     training_data: dict[str, int | float | str],
@@ -59,19 +76,14 @@ def save_linear(
     card: str,
     overwrite: bool = False,
 ) -> Path:
-    """Write a linear model as a bundle."""
+    """Write a model as a bundle."""
     names = [column for column in CONDITION_COLUMNS if column != "sex"]
-    ranges = dict(zip(names, weights.latents.factor_range.tolist(), strict=True))
+    ranges = dict(zip(names, model.latents.factor_range.tolist(), strict=True))
     description = {
-        "kind": "linear",
+        "kind": model.kind,
         "name": name,
         "cardiogen_version": __version__,
-        "architecture": {
-            "ed_modes": len(weights.ed_modes),
-            "motion_modes": len(weights.motion_modes),
-            "harmonics": HARMONICS,
-            "cycle_vector": VECTOR_SIZE,
-        },
+        "architecture": model.architecture(),
         "label_map": "ukbb",
         "condition_columns": list(CONDITION_COLUMNS),
         "condition_units": list(CONDITION_UNITS),
@@ -80,51 +92,64 @@ def save_linear(
         "training_data": training_data,
         "licence": licence,
     }
-    return write_bundle(path, description, weights.tensors(), card, overwrite=overwrite)
+    return write_bundle(path, description, model.tensors(), card, overwrite=overwrite)
 
 
-def _linear(bundle: Bundle) -> LinearModel:
-    names = set(LinearWeights.names())
-    if set(bundle.tensors) != names:
-        odd = sorted(names ^ set(bundle.tensors))
+def _linear(bundle: Bundle) -> AnatomyModel:
+    tensors = _checked(bundle, LinearWeights.names(), _linear_shapes)
+
+    return LinearModel(LinearWeights.from_tensors(tensors))
+
+
+def _linear_shapes(tensors: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    ed, motion = (len(np.atleast_1d(tensors[f"{n}_modes"])) for n in ("ed", "motion"))
+
+    return LinearWeights.shapes(ed, motion)
+
+
+def _deformation(bundle: Bundle) -> AnatomyModel:
+    tensors = _checked(bundle, DeformationModel.names(), DeformationModel.shapes)
+    try:
+        return DeformationModel.from_tensors(tensors, bundle.description.architecture)
+    except (KeyError, ValueError) as error:
+        raise CardiogenError(
+            "M04", bundle.path, found=f"an architecture that does not fit ({error})",
+            expected="the description of a trained model", remedy="the bundle as it was published",
+        ) from error  # fmt: skip
+
+
+def _checked(
+    bundle: Bundle,
+    names: tuple[str, ...],
+    shapes_of: Callable[[Mapping[str, Array]], dict[str, tuple[int, ...]]],
+) -> dict[str, NDArray[np.float64]]:
+    """Return the tensors, wide, if their names and shapes are those of the model (M04)."""
+    if set(bundle.tensors) != set(names):
+        odd = sorted(set(names) ^ set(bundle.tensors))
         raise CardiogenError(
             "M04", bundle.path, found=f"tensors missing or unknown: {', '.join(odd)}",
             expected=f"{', '.join(sorted(names))}", remedy="the bundle as it was published",
         )  # fmt: skip
-    for tensor, shape in _linear_shapes(bundle).items():
+    for tensor, shape in shapes_of(bundle.tensors).items():
         if bundle.tensors[tensor].shape != shape:
             raise CardiogenError(
                 "M04", bundle.path, found=f"{tensor} of shape {bundle.tensors[tensor].shape}",
                 expected=f"{shape}, as this cardiogen uses", remedy="training the model again",
             )  # fmt: skip
-    model = LinearModel(
-        LinearWeights.from_tensors({n: a.astype(np.float64) for n, a in bundle.tensors.items()})
-    )
-    _require_heart(model, bundle)
-    return model
+    return {name: a.astype(np.float64) for name, a in bundle.tensors.items()}
 
 
-def _linear_shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
-    """Return the shape that every tensor must have, given the numbers of modes."""
-    ed, motion = (len(np.atleast_1d(bundle.tensors[f"{n}_modes"])) for n in ("ed", "motion"))
-    z, ed_size = ed + motion, ED_BLOCK.stop - ED_BLOCK.start
-    return {
-        "mean": (VECTOR_SIZE,),
-        "scale": (VECTOR_SIZE,),
-        "ed_modes": (ed, ed_size),
-        "motion_modes": (motion, VECTOR_SIZE - ed_size),
-    } | ConditionalGaussian.shapes(z)
-
-
-def _require_heart(model: LinearModel, bundle: Bundle) -> None:
+def _require_heart(model: AnatomyModel, bundle: Bundle) -> None:
     """Refuse finite weights that describe no distribution or no heart (M04)."""
     unknown = torch.full((len(CONDITION_COLUMNS),), float("nan"), dtype=torch.float64)
     try:
         with np.errstate(all="ignore"):
             prior = model.prior(unknown)
-            model.decode(prior.mean, [0.0])
-            np.linalg.cholesky(model.weights.latents.factor_covariance)
+            found = model.decode(prior.mean, [0.0])
+            np.linalg.cholesky(model.latents.factor_covariance)
             np.linalg.cholesky(prior.covariance.numpy())
+            if not (np.abs(found) < _LARGEST_MM).all():
+                raise ValueError("a heart larger than a chest")
     except ValueError as error:  # LinAlgError is one
         raise CardiogenError(
             "M04", bundle.path, found=f"weights that describe no heart ({error})",
@@ -133,7 +158,10 @@ def _require_heart(model: LinearModel, bundle: Bundle) -> None:
 
 
 # Kind in model.json -> how to make the model.
-_MODELS: dict[str, Callable[[Bundle], AnatomyModel]] = {"linear": _linear}
+_MODELS: dict[str, Callable[[Bundle], AnatomyModel]] = {
+    "linear": _linear,
+    "deformation": _deformation,
+}
 
 
 def load_model(path: str | Path | None = None) -> LoadedModel:
@@ -157,4 +185,6 @@ def load_model(path: str | Path | None = None) -> LoadedModel:
             expected=f"{', '.join(CONDITION_COLUMNS)} in {', '.join(CONDITION_UNITS)}",
             remedy="training the model again",
         )  # fmt: skip
-    return LoadedModel(_MODELS[description.kind](bundle), bundle)
+    model = _MODELS[description.kind](bundle)
+    _require_heart(model, bundle)
+    return LoadedModel(model, bundle)

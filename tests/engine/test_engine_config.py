@@ -4,10 +4,11 @@ import pytest
 
 from cardiogen.base import CardiogenError
 from cardiogen.engine.config import (
-    TrainConfig,
+    LinearTraining,
     build_config,
     find_config,
     load_config,
+    load_training,
     preset_path,
 )
 
@@ -15,11 +16,11 @@ from cardiogen.engine.config import (
 def load(tmp_path, content):
     path = tmp_path / "train.toml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return load_config(TrainConfig, path)
+    return load_config(LinearTraining, path)
 
 
 def test_config_defaults_and_values(tmp_path):
-    assert load(tmp_path, "") == TrainConfig()
+    assert load(tmp_path, "") == LinearTraining()
     found = load(tmp_path, 'model = "linear"\nn = 300\nseed = 7\ned_variance = 0.99\n')
     assert (found.n, found.seed, found.ed_variance) == (300, 7, 0.99)
 
@@ -29,23 +30,23 @@ def test_config_presets_are_valid():
     presets = [path] if path.is_file() else sorted(path.parent.glob("*.toml"))
     assert presets, f"no preset beside {path}"
     for preset in presets:
-        load_config(TrainConfig, preset)
+        load_training(preset)
 
 
 def test_bare_names_are_presets_unless_there_is_such_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_config("linear") == preset_path("linear")
-    assert load_config(TrainConfig, find_config("linear")).n == 12000
+    assert load_config(LinearTraining, find_config("linear")).n == 12000
     for name in ("linear.toml", "configs/linear", tmp_path / "linear", "nonesuch"):
         assert str(find_config(name)) == str(name)
     (tmp_path / "linear").write_text("n = 50")
-    assert load_config(TrainConfig, find_config("linear")).n == 50
+    assert load_config(LinearTraining, find_config("linear")).n == 50
 
 
 def test_config_lists_the_known_keys(tmp_path):
     with pytest.raises(CardiogenError, match=r"CG-M07 .*hearts.*known keys") as caught:
         load(tmp_path, "hearts = 5")
-    for name in TrainConfig.model_fields:
+    for name in LinearTraining.model_fields:
         assert name in caught.value.expected
 
 
@@ -83,13 +84,13 @@ def test_config_refuses(tmp_path, name):
 
 def test_config_unreadable(tmp_path):
     with pytest.raises(CardiogenError, match="CG-M47"):
-        load_config(TrainConfig, tmp_path / "none.toml")
+        load_config(LinearTraining, tmp_path / "none.toml")
     with pytest.raises(CardiogenError, match=r"CG-M47 .*a folder"):
-        load_config(TrainConfig, tmp_path)
+        load_config(LinearTraining, tmp_path)
 
 
 def test_config_from_values_names_the_place():
     with pytest.raises(
         CardiogenError, match=r"CG-M07 --n: found n: .*greater than or equal to 40"
     ):
-        build_config(TrainConfig, {"n": 1}, "--n")
+        build_config(LinearTraining, {"n": 1}, "--n")

@@ -12,14 +12,14 @@ from safetensors.numpy import load, save
 from cardiogen.base import CardiogenError
 from cardiogen.data.factors import Factors
 from cardiogen.engine import default_bundle_path
-from cardiogen.models import LinearModel, encode_condition, load_model, save_linear
+from cardiogen.models import LinearModel, encode_condition, load_model, save_model
 
 
 @pytest.fixture
 def saved(tmp_path, small_weights):
-    return save_linear(
+    return save_model(
         tmp_path / "bundle",
-        small_weights,
+        LinearModel(small_weights),
         name="small",
         training_data={"cohort": "population", "n": 1500, "seed": 3},
         licence="Apache-2.0",

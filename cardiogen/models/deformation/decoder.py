@@ -1,0 +1,63 @@
+"""From scores to hearts: velocities, meshes, and places carried back to the template.
+
+A vertex X of the template lies at ``exp(v_ed)(exp(v_t)(X))`` in frame t: motion acts on the
+template first, so that one motion means the same in every heart. A place y of frame t comes from
+``exp(-v_t)(exp(-v_ed)(y))``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from cardiogen.models.deformation.modes import VelocityModes
+from cardiogen.models.deformation.template import DeformationTemplate
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class VelocityDecoder:
+    """Template and modes: everything that turns scores into hearts."""
+
+    template: DeformationTemplate
+    modes: VelocityModes
+
+    def heart(self, scores: Array, phases: ArrayLike) -> Array:
+        """Return the meshes ``(T, V, 3)`` of one heart in its own frame, mm.
+
+        The same bits for any number of threads and phases: nothing here goes through BLAS, and
+        warps treat every frame by itself.
+
+        Args:
+            scores: ``(S,)``.
+            phases: fractions of the cycle ``(T,)``.
+        """
+        ed, frames = self.modes.heart_velocities(scores, phases)
+        with torch.no_grad():
+            shape = self.template.displacement(torch.from_numpy(ed)[None].float())
+            beat = self.template.displacement(torch.from_numpy(frames).float())
+            moved = self.template.move(self._points(len(frames)), beat)
+            moved = self.template.move(moved, shape)
+
+        return moved.double().numpy()
+
+    def meshes(self, scores: Tensor, phases: ArrayLike) -> Tensor:
+        """Return the meshes ``(N, T, V, 3)`` of many hearts ``(N, S)``, with gradients."""
+        shape = self.template.displacement(self.modes.ed_velocity(scores))
+        beat = self.modes.motion_velocity(scores, phases)
+        hearts, frames = beat.shape[:2]
+        beat = self.template.displacement(beat.flatten(0, 1))
+        moved = self.template.move(self._points(len(beat)).to(beat), beat)
+        moved = self.template.move(moved, shape.repeat_interleave(frames, dim=0))
+
+        return moved.unflatten(0, (hearts, frames))
+
+    def _points(self, count: int) -> Tensor:
+        points = torch.from_numpy(self.template.vertices).float()
+
+        return points.expand(count, -1, -1)

@@ -1,0 +1,163 @@
+"""The deformation model: hearts as deformations of a template by smooth velocities.
+
+Latents are the scores of ``modes``; ``p(z | factors)`` is ``models.conditional``. Every latent
+decodes to a heart without folds whose cycle closes exactly, at any phases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from cardiogen.data.labels import Structure
+from cardiogen.data.mesh import Topology
+from cardiogen.data.sequence import Sequence
+from cardiogen.measure.volumes import mesh_volumes
+from cardiogen.models.conditional import ConditionalGaussian
+from cardiogen.models.cycle import HARMONICS
+from cardiogen.models.deformation.decoder import VelocityDecoder
+from cardiogen.models.deformation.modes import VelocityModes
+from cardiogen.models.deformation.phenotypes import PhenotypeMap
+from cardiogen.models.deformation.surfaces import DistanceMaps
+from cardiogen.models.deformation.template import DeformationTemplate
+from cardiogen.models.distributions import GaussianMixture
+from cardiogen.models.protocol import Posterior
+from cardiogen.population.template import template_topology
+
+Array = NDArray[np.float64]
+
+_EMPTIED = 0.995
+_DENSE = np.arange(50) / 50.0
+
+
+class DeformationModel:
+    """``AnatomyModel`` that deforms a template."""
+
+    kind = "deformation"
+
+    def __init__(
+        self, decoder: VelocityDecoder, latents: ConditionalGaussian, phenotypes: PhenotypeMap
+    ) -> None:
+        self.decoder = decoder
+        self.latents = latents
+        self.phenotypes = phenotypes
+
+    @property
+    def topology(self) -> Topology:
+        """Faces and regions of the template."""
+        return self.decoder.template.topology
+
+    @property
+    def latent_size(self) -> int:
+        """Number of latents Z."""
+        return self.decoder.modes.size
+
+    @cached_property
+    def maps(self) -> DistanceMaps:
+        """Distances around the template, which contours are compared with."""
+        return DistanceMaps.of(self.decoder.template)
+
+    def check_condition(self, condition: Tensor) -> None:
+        """Refuse a factor outside its training range (D01) or an unseen combination (D02)."""
+        self.latents.check_condition(condition)
+
+    def prior(self, condition: Tensor) -> GaussianMixture:
+        """Return p(z | known factors), a mixture of two Gaussians where sex is unknown."""
+        return self.latents.prior(condition)
+
+    def decode(self, latent: Tensor, phases: ArrayLike) -> Array:
+        """Return heart-frame meshes ``(T, V, 3)`` in mm of a latent ``(Z,)`` at any phases."""
+        scores = latent.detach().cpu().numpy().astype(np.float64)
+
+        return self.decoder.heart(scores, np.asarray(phases, dtype=np.float64))
+
+    def is_possible(self, latent: Tensor) -> bool:
+        """Whether a latent decodes to a heart: any finite one does."""
+        return bool(torch.isfinite(latent).all())
+
+    def end_systole(self, latent: Tensor) -> float:
+        """Return the phase at which ejection ends: the first that has emptied all but 0.5 %."""
+        volumes = mesh_volumes(self.decode(latent, _DENSE), self.topology)[Structure.LV]
+        emptied = volumes[0] - volumes
+
+        return float(_DENSE[np.argmax(emptied >= _EMPTIED * emptied.max())])
+
+    def posterior(
+        self, observed: Sequence, condition: Tensor, *, healthy: bool = False
+    ) -> Posterior:
+        """Return the latents given label maps of any frames: see ``deformation.posterior``."""
+        from cardiogen.models.deformation.posterior import deformation_posterior
+
+        return deformation_posterior(self, observed, condition, healthy=healthy)
+
+    def tensors(self) -> dict[str, Array]:
+        """Return everything that was learned, by name."""
+        modes = {name: getattr(self.decoder.modes, name) for name in VelocityModes.names()}
+        latents = {name: getattr(self.latents, name) for name in ConditionalGaussian.names()}
+        maps = {name: getattr(self.phenotypes, name) for name in PhenotypeMap.names()}
+
+        return {"template": self.decoder.template.vertices, **modes, **latents, **maps}
+
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        """Names of the tensors."""
+        return ("template", *VelocityModes.names(), *ConditionalGaussian.names(),
+                *PhenotypeMap.names())  # fmt: skip
+
+    @staticmethod
+    def shapes(tensors: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+        """Return the shape that every tensor must have, given the numbers of modes."""
+        ed, motion, fields = (
+            len(np.atleast_1d(tensors[name])) for name in ("ed_modes", "motion_modes", "fields")
+        )
+        size, series = np.size(tensors["ed_mean"]), fields * 2 * HARMONICS
+        return {
+            "template": (template_topology().vertex_count, 3),
+            "ed_mean": (size,),
+            "ed_modes": (ed, size),
+            "ed_scale": (ed,),
+            "fields": (fields, size),
+            "motion_mean": (series,),
+            "motion_modes": (motion, series),
+            "motion_scale": (motion,),
+            "phenotype_bias": (6,),
+            "phenotype_weights": (6, ed + motion),
+            "phenotype_residual": (6,),
+        } | ConditionalGaussian.shapes(ed + motion)
+
+    def architecture(self) -> dict[str, int | float | str]:
+        """Return the numbers that describe the model."""
+        template, modes = self.decoder.template, self.decoder.modes
+        return {
+            "ed_modes": modes.ed_size,
+            "motion_modes": len(modes.motion_modes),
+            "fields": len(modes.fields),
+            "control_points": template.size,
+            "spacing_mm": template.spacing_mm,
+            "control_mm": template.control_mm,
+            "margin_mm": template.margin_mm,
+        }
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, Array], architecture: Mapping[str, int | float | str]
+    ) -> DeformationModel:
+        """Return the model of named tensors; the reverse of ``tensors``."""
+        lengths = {name: float(architecture[name])
+                   for name in ("spacing_mm", "control_mm", "margin_mm")}  # fmt: skip
+        template = DeformationTemplate(
+            np.asarray(tensors["template"], np.float64), template_topology(), **lengths
+        )
+        if len(tensors["ed_mean"]) != 3 * template.size:
+            raise ValueError(f"{template.size} control points for a velocity of "
+                             f"{len(tensors['ed_mean'])} numbers")  # fmt: skip
+        modes = VelocityModes(**{name: tensors[name] for name in VelocityModes.names()})
+        latents = ConditionalGaussian(**{n: tensors[n] for n in ConditionalGaussian.names()})
+        phenotypes = PhenotypeMap(**{name: tensors[name] for name in PhenotypeMap.names()})
+
+        return cls(VelocityDecoder(template, modes), latents, phenotypes)

@@ -1,0 +1,170 @@
+"""Modes of velocity codes: from velocities of whole cycles to a short vector of scores, and back.
+
+Motion is a truncated Fourier series that vanishes at end diastole (``models.cycle``),
+
+    v_t = sum_k c_k B_k(t),    B = (cos 2 pi k t - 1, sin 2 pi k t),
+
+whose coefficients are combinations of a common set of spatial fields. Scores have unit variance:
+
+    p_ed = mean + modes^T (scale * s_ed),    c = fields^T (mean + modes^T (scale * s_motion)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from cardiogen.models.cycle import HARMONICS, fourier_basis
+
+Array = NDArray[np.float64]
+
+_FUNCTIONS = 2 * HARMONICS
+_FEW = 8
+
+
+@dataclass(frozen=True, eq=False)
+class VelocityModes:
+    """Linear map between scores and velocities.
+
+    Attributes:
+        ed_mean, ed_modes, ed_scale: of the velocity at end diastole, ``(P,)``, ``(R1, P)``,
+            ``(R1,)``; P = 3 A, modes are unit vectors, scales in mm.
+        fields: unit spatial fields of motion ``(F, P)``.
+        motion_mean, motion_modes, motion_scale: of their Fourier coefficients, ``(F K2,)``,
+            ``(R2, F K2)``, ``(R2,)`` with K2 = 16 functions of time.
+    """
+
+    ed_mean: Array
+    ed_modes: Array
+    ed_scale: Array
+    fields: Array
+    motion_mean: Array
+    motion_modes: Array
+    motion_scale: Array
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names of the tensors."""
+        return tuple(field.name for field in fields(cls))
+
+    @property
+    def ed_size(self) -> int:
+        """Number of scores at end diastole."""
+        return len(self.ed_modes)
+
+    @property
+    def size(self) -> int:
+        """Number of scores S of a whole cycle, those at end diastole first."""
+        return len(self.ed_modes) + len(self.motion_modes)
+
+    def encode(self, ed: Array, motion: Array) -> Array:
+        """Return the scores ``(N, S)`` of velocities ``(N, P)`` and series ``(N, K2, P)``."""
+        shape = (ed - self.ed_mean) @ self.ed_modes.T / self.ed_scale
+        series = np.einsum("nkp,fp->nfk", motion, self.fields).reshape(len(ed), -1)
+        beat = (series - self.motion_mean) @ self.motion_modes.T / self.motion_scale
+
+        return np.concatenate([shape, beat], axis=1)
+
+    def heart_velocities(self, scores: Array, phases: ArrayLike) -> tuple[Array, Array]:
+        """Return v_ed ``(3, A)`` and v_t ``(T, 3, A)`` mm of one heart ``(S,)``.
+
+        einsum without BLAS: the same bits for any number of threads and phases.
+        """
+        shape, beat = scores[: self.ed_size], scores[self.ed_size :]
+        ed = self.ed_mean + np.einsum("r,rp->p", shape * self.ed_scale, self.ed_modes)
+        series = np.einsum("r,rk->k", beat * self.motion_scale, self.motion_modes)
+        series = (self.motion_mean + series).reshape(len(self.fields), _FUNCTIONS)
+        weights = np.einsum("tk,fk->tf", fourier_basis(phases), series)
+        motion = np.einsum("tf,fp->tp", weights, self.fields)
+
+        return ed.reshape(3, -1), motion.reshape(len(motion), 3, -1)
+
+    def ed_velocity(self, scores: Tensor) -> Tensor:
+        """Return v_ed ``(N, 3, A)`` mm of scores ``(N, S)``."""
+        shape = scores[:, : self.ed_size] * self._tensor("ed_scale", scores)
+        params = self._tensor("ed_mean", scores) + shape @ self._tensor("ed_modes", scores)
+
+        return params.unflatten(1, (3, -1))
+
+    def motion_velocity(self, scores: Tensor, phases: ArrayLike) -> Tensor:
+        """Return v_t ``(N, T, 3, A)`` mm of scores ``(N, S)`` at phases ``(T,)``."""
+        beat = scores[:, self.ed_size :] * self._tensor("motion_scale", scores)
+        series = self._tensor("motion_mean", scores) + beat @ self._tensor("motion_modes", scores)
+        time = torch.from_numpy(fourier_basis(phases)).to(scores)
+        weights = torch.einsum("nfk,tk->ntf", series.unflatten(1, (-1, _FUNCTIONS)), time)
+
+        return (weights @ self._tensor("fields", scores)).unflatten(2, (3, -1))
+
+    def _tensor(self, name: str, like: Tensor) -> Tensor:
+        return torch.from_numpy(getattr(self, name)).to(like)
+
+
+def fourier_series(phases: ArrayLike, frames: Array) -> Array:
+    """Return the coefficients ``(N, K2, P)`` of velocities ``(N, T, P)``, in least squares."""
+    basis = fourier_basis(phases)
+
+    return np.einsum("kt,ntp->nkp", np.linalg.pinv(basis), frames)
+
+
+def fit_modes(
+    ed: Array, motion: Array, *, ed_modes: int, fields: int, motion_modes: int
+) -> VelocityModes:
+    """Find the principal modes of velocity codes.
+
+    Args:
+        ed: velocities at end diastole ``(N, P)``.
+        motion: Fourier series of motion ``(N, K2, P)``.
+        ed_modes, fields, motion_modes: how many to keep.
+    """
+    ed_mean, ed_kept, ed_scale = _principal(ed, ed_modes)
+    # Not centered: the mean motion must lie in the span as well.
+    _, spatial = _directions(motion.reshape(-1, motion.shape[2]), fields)
+    series = np.einsum("nkp,fp->nfk", motion, spatial).reshape(len(motion), -1)
+    mean, kept, scale = _principal(series, motion_modes)
+
+    return VelocityModes(ed_mean, ed_kept, ed_scale, spatial, mean, kept, scale)
+
+
+def _principal(rows: Array, count: int) -> tuple[Array, Array, Array]:
+    """Return mean, unit modes and standard deviations of rows ``(N, P)``."""
+    mean = rows.mean(axis=0)
+    values, modes = _directions(rows - mean, min(count, len(rows) - 1))
+
+    return mean, modes, np.sqrt(values / (len(rows) - 1))
+
+
+def _directions(rows: Array, count: int) -> tuple[Array, Array]:
+    """Return the largest sums of squares along unit directions, and those ``(count, P)``."""
+    count = min(count, *rows.shape)
+    if len(rows) > rows.shape[1]:
+        return _largest(rows.T @ rows, count)
+    values, weights = _largest(rows @ rows.T, count)
+
+    return values, _signed(weights @ rows / np.sqrt(values)[:, None])
+
+
+def _largest(matrix: Array, count: int) -> tuple[Array, Array]:
+    """Return the largest eigenvalues and their vectors as rows, largest first."""
+    size = len(matrix)
+    if count > size // _FEW:
+        values, vectors = scipy.linalg.eigh(matrix, subset_by_index=[size - count, size - 1])
+    else:
+        # Lanczos from a fixed start: a full decomposition of thousands takes minutes.
+        values, vectors = scipy.sparse.linalg.eigsh(matrix, count, v0=np.ones(size))
+        order = np.argsort(values)
+        values, vectors = values[order], vectors[:, order]
+
+    return values[::-1], _signed(vectors[:, ::-1].T)
+
+
+def _signed(vectors: Array) -> Array:
+    """Return vectors whose largest entry is positive: a sign is free, and refits shall agree."""
+    largest = np.abs(vectors).argmax(axis=1)
+
+    return vectors * np.sign(vectors[np.arange(len(vectors)), largest])[:, None]

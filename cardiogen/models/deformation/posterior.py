@@ -1,0 +1,132 @@
+"""Completion with the deformation model: latents given label maps of any frames and any factors.
+
+The Gaussian prior given the factors, widened by ``models.disease`` unless the heart is known to be
+healthy, meets the contours and volumes of all frames in ``engine.map_estimate``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cardiogen.data.sequence import Sequence
+from cardiogen.engine.contours import observe_frame, require_heart
+from cardiogen.engine.map_estimate import fit_with_chirality
+from cardiogen.models.deformation.observations import WarpObservations
+from cardiogen.models.deformation.phenotypes import PhenotypeMap
+from cardiogen.models.disease import (
+    SHORTENING_MEAN,
+    SHORTENING_SD,
+    disease_covariance,
+    disease_shift,
+)
+from cardiogen.models.distributions import GaussianMixture
+from cardiogen.models.protocol import Posterior
+
+if TYPE_CHECKING:
+    from cardiogen.models.deformation.model import DeformationModel
+
+Array = NDArray[np.float64]
+
+_FLOOR = 1e-4
+# Contours of other hearts differ in shape more than healthy ones: three times their SD.
+_SHAPE_EXCESS = 8.0
+_SIZES, _BEATS = [0, 2, 3], [1, 4, 5]  # phenotypes of end diastole, and of motion
+
+
+def any_health(
+    phenotypes: PhenotypeMap, mean: Array, covariance: Array, shapes: int
+) -> tuple[Array, Array]:
+    """Move and widen a prior of the scores by disease.
+
+    Disease changes the phenotypes f. With the parts of f at end diastole, e, and of motion, m, and
+    d their deviations from the healthy mean,
+
+        d z_ed = K_e d_e + own shape,    d z_motion = K_m (d_m - W_m,ed d z_ed) + own motion,
+
+    K being the regressions in health. So end diastole tells of motion through phenotypes alone: a
+    shape that no healthy heart has says nothing of how it beats.
+
+    Args:
+        phenotypes: f as a function of scores.
+        mean, covariance: Gaussian prior of the scores in health, ``(S,)`` and ``(S, S)``.
+        shapes: number of scores at end diastole.
+    """
+    weights = phenotypes.phenotype_weights
+    ed, beat = slice(0, shapes), slice(shapes, None)
+    by_size, size_rest = _regression(weights[_SIZES, ed], covariance[ed, ed])
+    by_beat, beat_rest = _regression(weights[_BEATS, beat], covariance[beat, beat])
+    shape_rest = size_rest + _SHAPE_EXCESS * np.diag(np.diag(covariance)[ed])
+    shift, spread = _disease(phenotypes, mean)
+    told = weights @ covariance @ weights.T + spread
+    # From (d_e, d_m) and own shape to the scores; own motion adds to them.
+    taken = -by_beat @ weights[_BEATS, ed]
+    from_told = np.zeros((len(mean), 6))
+    from_told[ed, _SIZES] = by_size
+    from_told[beat, _SIZES] = taken @ by_size
+    from_told[beat, _BEATS] = by_beat
+    from_shape = np.concatenate([np.eye(shapes), taken])
+    total = from_told @ told @ from_told.T + from_shape @ shape_rest @ from_shape.T
+    total[beat, beat] += beat_rest
+
+    return mean + from_told @ shift, total + _FLOOR * np.eye(len(mean))
+
+
+def _regression(weights: Array, covariance: Array) -> tuple[Array, Array]:
+    """Return the regression of scores on phenotypes ``(S, 3)``, and what it leaves ``(S, S)``."""
+    shared = covariance @ weights.T
+    gain = np.linalg.solve(weights @ shared, shared.T).T
+
+    return gain, covariance - gain @ shared.T
+
+
+def _disease(phenotypes: PhenotypeMap, mean: Array) -> tuple[Array, Array]:
+    """Return mean ``(6,)`` and covariance ``(6, 6)`` of what disease adds to the phenotypes."""
+    shortening = float(phenotypes.phenotype_bias[5] + phenotypes.phenotype_weights[5] @ mean)
+    spread = np.zeros((6, 6))
+    spread[:5, :5] = disease_covariance()
+    spread[5, 5] = (SHORTENING_SD * shortening) ** 2
+
+    return np.append(disease_shift(), (SHORTENING_MEAN - 1.0) * shortening), spread
+
+
+def deformation_posterior(
+    model: DeformationModel, observed: Sequence, condition: Tensor, *, healthy: bool = False
+) -> Posterior:
+    """Return the Laplace posterior of the scores.
+
+    Args:
+        model: the model.
+        observed: label maps with their phases, in any order; ED need not be among them.
+        condition: ``(5,)``, NaN where unknown.
+        healthy: trust the healthy population's own spread.
+
+    Raises:
+        CardiogenError: L37, L60, L61 for frames without a whole heart.
+    """
+    for number, labels in enumerate(observed.labels):
+        require_heart(labels, f"{observed.subject_id}, frame {number}")
+    prior = model.prior(condition)
+    mean, covariance = prior.mean.numpy(), prior.covariance.numpy()
+    if not healthy:
+        mean, covariance = any_health(
+            model.phenotypes, mean, covariance, model.decoder.modes.ed_size
+        )
+    seen = WarpObservations(
+        model.decoder, model.maps, np.asarray(observed.phases),
+        [observe_frame(labels, observed.grid) for labels in observed.labels],
+    )  # fmt: skip
+    fit = fit_with_chirality(
+        seen, mean, covariance, observed.labels[observed.ed], observed.grid, observed.orientation
+    )
+    latents = GaussianMixture(
+        torch.ones(1, dtype=torch.float64),
+        torch.from_numpy(fit.z)[None],
+        torch.from_numpy(np.linalg.cholesky((fit.covariance + fit.covariance.T) / 2))[None],
+    )
+
+    return Posterior(latents, fit.pose, fit.margin)
