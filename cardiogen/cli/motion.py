@@ -133,7 +133,9 @@ def track_command(
 def warp_command(
     image: Annotated[Path, typer.Argument(help="Image or label map (NIfTI, 3D or 4D).")],
     field: Annotated[
-        Path, typer.Argument(help="Displacement (NIfTI, or .npz with --reference), transform.")
+        Path,
+        typer.Argument(help="Displacement (NIfTI, or .npz with --reference), transform, or "
+                       "motion.safetensors of a tracked cine with --phase."),
     ],
     out: Annotated[Path, typer.Option(help="NIfTI file to write.")],
     labels: Annotated[bool, typer.Option(help="The image holds label codes.")] = False,
@@ -141,16 +143,21 @@ def warp_command(
     reference: Annotated[
         Path | None, typer.Option(help="Image whose grid the result takes; default: the field's.")
     ] = None,
+    phase: Annotated[
+        float | None,
+        typer.Option(help="Fraction of the cycle since ED at which to take the motion: its image "
+                     "goes onto ED, with --inverse that of ED onto it."),
+    ] = None,
     order: Annotated[int, typer.Option(help="Interpolation of intensities: 0, 1 or 3.")] = 1,
     prefer: Prefer = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Move an image or label map by a displacement or transform."""
     from cardiogen.cli.warp import warp_file
 
     path = warp_file(
-        image, field, out=out, labels=labels, inverse=inverse, reference=reference, order=order,
-        prefer=prefer, overwrite=overwrite,
+        image, field, out=out, labels=labels, inverse=inverse, reference=reference, phase=phase,
+        order=order, prefer=prefer, overwrite=overwrite,
     )  # fmt: skip
     typer.echo(json.dumps({"file": str(path)}, indent=2) if as_json else str(path))

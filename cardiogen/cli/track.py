@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _MAX_CYCLE_MS = 5000.0
 _MIN_CYCLE_MS = 200.0
+# What a header says is believed only as a beat of 30 to 200 a minute: pixdim[4] is 1 by default.
+_HEADER_CYCLE_S = (0.3, 2.0)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -60,11 +62,13 @@ def track_files(
     """Track a cine and write a folder.
 
     Files: ``ed_to_frame/frame_000.nii.gz`` ... (displacements in RAS mm on the tracked part of the
-    ED grid, which ``cardiogen warp`` and ANTs read), ``motion.safetensors`` (the periodic motion,
-    at any phase, for ``groupwise``), ``labels.nii.gz`` (4D) with ``labels.txt``,
+    ED grid, which ``cardiogen warp`` and ANTs read), ``motion.safetensors`` (periodic motion,
+    which ``cardiogen warp --phase`` reads at any phase, for ``groupwise``; motion in the slices
+    alone where they were tracked on their own), ``labels.nii.gz`` (4D) with ``labels.txt``,
     ``mesh/frame_000.vtp`` ... and ``heart.pvd``, ``measures.csv``, ``frames.csv`` (volumes),
     ``strain.csv``, ``strain_summary.csv``, ``strain.png``, ``bullseye.png``, ``energies.csv``,
-    ``result.json``.
+    ``result.json``. Values that the cine does not show are empty, and a note beside them or a
+    column ``reason`` says why; of one slice there is no bullseye.
 
     Args:
         cine: 4D NIfTI.
@@ -89,9 +93,10 @@ def track_files(
 
     Raises:
         CardiogenError: N36 for a cine of one frame, N26 for NaN, L37 for empty labels, L60 without
-            LV or MYO, L40a for labels on another grid, N55 where they do not overlap, U01 for a
-            frame or frame time that cannot be, U14, U15 and M07 for settings, U16 for views that
-            these cannot use, O01 if ``out`` exists. Views: N26, N36, N39 and N55 too.
+            LV or MYO, L41 for labels of another map, L40a for labels on another grid, N55 where
+            they do not overlap, U01 for a frame or frame time that cannot be, U14, U15 and M07
+            for settings, U16 for views that these cannot use, O01 if ``out`` exists. Views: N26,
+            N36, N39 and N55 too.
     """
     from cardiogen.cli.register import _device
     from registration.tracking import track
@@ -180,7 +185,11 @@ def _view(path: Path, ed_phase: float, prefer: Prefer | None) -> tuple[Sequence,
 def _frame_time(
     image: Image, path: Path, told_ms: float | None
 ) -> tuple[float | None, tuple[Note, ...]]:
-    """Return the seconds between frames: what was told, what the header says, or unknown."""
+    """Return the seconds between frames: what was told, what the header says, or unknown.
+
+    A header is believed where its cycle is that of a heart, in seconds or, where only that gives
+    one, in milliseconds stored as seconds.
+    """
     if told_ms is not None:
         cycle = told_ms * len(image.frames)
         if not (math.isfinite(told_ms) and _MIN_CYCLE_MS <= cycle <= _MAX_CYCLE_MS):
@@ -190,11 +199,18 @@ def _frame_time(
                 "the time between two frames in milliseconds",
             )  # fmt: skip
         return told_ms / 1000.0, ()
-    seconds = image.frame_time_s
-    if seconds is not None and seconds * len(image.frames) * 1000.0 >= _MIN_CYCLE_MS:
+    seconds, (low, high) = image.frame_time_s, _HEADER_CYCLE_S
+    cycle = 0.0 if seconds is None else seconds * len(image.frames)
+    if low <= cycle <= high:
         return seconds, ()
-    found = "none" if seconds is None else f"{seconds:g} s, a cycle no heart has"
-    text = f"frame time: {found}; strain rates and cardiac output are left out (--frame-time-ms)"
+    if low <= cycle / 1000.0 <= high:
+        text = f"frame time {seconds:g} s, a cycle of {cycle:g} s; taken as milliseconds"
+        return seconds / 1000.0, (Note("N23", str(path), text),)
+    found = "none" if seconds is None else f"{seconds:g} s, a cycle of {cycle:g} s"
+    text = (
+        f"frame time: {found} (believed: {low:g} to {high:g} s); strain rates and cardiac output "
+        "are left out (--frame-time-ms)"
+    )
 
     return None, (Note("S84", str(path), text),)
 
@@ -236,6 +252,7 @@ def _write(
         write_mesh_series,
         write_strain_curves,
     )
+    from registration.tracking.result import withheld_words
 
     sequence, marks = result.sequence, Marks(synthetic=False)
     frames = len(sequence)
@@ -245,16 +262,17 @@ def _write(
     write_mesh_series(folder, sequence.vertices, sequence.topology, ed=sequence.ed, space=space,
                       times=np.arange(frames) * step, marks=marks)  # fmt: skip
     measures, curves = result.measures
-    row = subject_row(sequence.subject_id, None, measures, marks=marks)
+    note = withheld_words(result.withheld)
+    row = subject_row(sequence.subject_id, None, measures, marks=marks, note=note)
     write_measures(folder / "measures.csv", [row])
-    write_frames(folder / "frames.csv", sequence.subject_id, curves, marks=marks)
+    write_frames(folder / "frames.csv", sequence.subject_id, curves.assign(note=note), marks=marks)
     _write_csv(folder / "energies.csv", list(result.energy_rows))
     if result.strain is not None:
         result.strain.to_table().to_csv(folder / "strain.csv", index=False)
         result.strain.summary().to_csv(folder / "strain_summary.csv", index=False)
         write_strain_curves(folder / "strain.png", result.strain, marks=marks,
                             title=f"{sequence.subject_id}: strain")  # fmt: skip
-        if result.strain.es is not None:
+        if result.strain.es is not None and result.strain.level == "segment":
             write_bullseye(folder / "bullseye.png", result.strain, marks=marks,
                            title=f"{sequence.subject_id}: strain by AHA segment")  # fmt: skip
     write_json(folder / "result.json", facts)

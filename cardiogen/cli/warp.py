@@ -29,6 +29,7 @@ def warp_file(
     labels: bool = False,
     inverse: bool = False,
     reference: str | Path | None = None,
+    phase: float | None = None,
     order: int = 1,
     prefer: Prefer | None = None,
     overwrite: bool = False,
@@ -41,13 +42,16 @@ def warp_file(
 
     Args:
         image: NIfTI, 3D or 4D (every frame is moved alike).
-        field: displacement (NIfTI vectors of ours, ITK or ANTs), ``transform.safetensors``, or
-            Learn2Reg's ``.npz`` with ``reference``.
+        field: displacement (NIfTI vectors of ours, ITK or ANTs), ``transform.safetensors``,
+            Learn2Reg's ``.npz`` with ``reference``, or the ``motion.safetensors`` of a tracked
+            cine with ``phase``.
         out: ``.nii`` or ``.nii.gz`` to write.
         labels: codes instead of intensities: every code is moved as probabilities, the most
             probable one is written.
         inverse: use ``moving_to_fixed``.
         reference: image whose grid the result takes; by default that of the field.
+        phase: fraction of the cycle since ED, 0 to 1, of the motion: the image at that phase is
+            pulled onto ED, and with ``inverse`` the image at ED onto that phase.
         order: 0, 1 or 3, the interpolation of intensities.
         prefer: which geometry of a header to trust where its parts disagree.
         overwrite: replace an existing file.
@@ -66,6 +70,8 @@ def warp_file(
         raise usage_error("--out", out.name, "a name that ends in .nii or .nii.gz", "such a name")
     if order not in (0, 1, 3):
         raise usage_error("--order", order, "0, 1 or 3", "1")
+    if phase is not None and not 0 <= phase <= 1:
+        raise usage_error("--phase", phase, "a fraction of the cycle, 0 to 1", "0.35")
     if out.exists() and not overwrite:
         raise CardiogenError(
             "O01", out, found="an existing output", expected="a path that is not there yet",
@@ -75,7 +81,7 @@ def warp_file(
     target = None
     if reference is not None:
         target = read_image(reference, prefer=prefer, contrast=False).grid
-    transform = _transform(Path(field), target, prefer)
+    transform = _transform(Path(field), target, prefer, phase)
     grid = transform.grid if target is None else target
     with torch.no_grad():
         coords = _coords(_inverse(transform, field) if inverse else transform, grid, source.grid)
@@ -88,21 +94,29 @@ def warp_file(
     return out
 
 
-def _transform(path: Path, grid: Grid | None, prefer: Prefer | None) -> Transform:
+def _transform(
+    path: Path, grid: Grid | None, prefer: Prefer | None, phase: float | None
+) -> Transform:
     from cardiogen.transforms import TemporalSVF, load_transform, read_displacement, read_learn2reg
 
+    found = load_transform(path) if path.suffix == ".safetensors" else None
+    if isinstance(found, TemporalSVF) and phase is not None and _batch(found) == 1:
+        return found.at(phase)
+    if phase is not None:
+        raise usage_error("--phase", f"{phase:g} with {path.name}", "the motion of one heart",
+                          "motion.safetensors of cardiogen track, or no --phase")  # fmt: skip
     if path.suffix == ".npz":
         if grid is None:
             raise usage_error("--reference", "none", "the fixed image, since .npz has no grid",
                               "--reference FIXED")  # fmt: skip
         return read_learn2reg(path, grid)
-    if path.suffix != ".safetensors":
+    if found is None:
         return read_displacement(path, prefer=prefer)
-    found = load_transform(path)
     if isinstance(found, TemporalSVF) or _batch(found) != 1:
         raise CardiogenError(
             "S70", path, found="the motion of a sequence or of several pairs",
-            expected="one transform", remedy="the displacement of one frame or pair",
+            expected="one transform",
+            remedy="--phase for the motion of one heart, or the displacement of one frame",
         )  # fmt: skip
     return found
 

@@ -76,8 +76,31 @@ def enclosure(labels: NDArray[np.uint8], structure: Structure, grid: Grid) -> fl
     return touching / outline if outline else 0.0
 
 
+def require_label_map(
+    labels: NDArray[np.uint8], path: str | Path, grid: Grid, label_map: str
+) -> None:
+    """Refuse labels that another label map makes a heart of: read wrongly, LV and RV swap.
+
+    Looks at the frame with most labels, and only where it shows all three structures.
+
+    Args:
+        labels: structures ``(T, D, H, W)`` or ``(D, H, W)``.
+        path: their file.
+        grid: their lattice.
+        label_map: name of the map that they were decoded with.
+
+    Raises:
+        CardiogenError: L41, naming the maps that would fit.
+    """
+    frames = labels.reshape(-1, *grid.shape)
+    frame = frames[np.count_nonzero(frames, axis=(1, 2, 3)).argmax()]
+    if all((frame == structure).any() for structure in _STRUCTURES):
+        for fault in _swap_faults(frame, path, grid, label_map):
+            raise fault
+
+
 def _swap_faults(
-    labels: NDArray[np.uint8], path: Path, grid: Grid, label_map: str
+    labels: NDArray[np.uint8], path: str | Path, grid: Grid, label_map: str
 ) -> Iterator[CardiogenError]:
     left, right = (enclosure(labels, s, grid) for s in (Structure.LV, Structure.RV))
     if right <= left + _SWAP_MARGIN:

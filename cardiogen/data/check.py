@@ -171,7 +171,11 @@ def _subject_faults(
     for phase, path in subject.labels.items():
         try:
             labels[phase] = read_labels(
-                path, label_map=subject.label_map, prefer=subject.prefer, frames=_frames(phase)
+                path,
+                label_map=subject.label_map,
+                prefer=subject.prefer,
+                frames=_frames(phase),
+                anatomy=False,
             )
             faults += [_from_note(note) for note in labels[phase].notes]
             if labels[phase].data.ndim == 4:

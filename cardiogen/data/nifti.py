@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiogen.base import CardiogenError, Note
+from cardiogen.data.anatomy_hints import require_label_map
 from cardiogen.data.grid import Grid
 from cardiogen.data.labels import decode_labels
 from cardiogen.data.labels import label_map as known_map
@@ -97,21 +98,27 @@ def read_labels(
     repair_shear: bool = False,
     frames: Frames = "any",
     limit: int | None = None,
+    anatomy: bool = True,
 ) -> Image:
     """Read a label map and translate its codes to structures (uint8).
 
     Args:
         path: see :func:`read_image`, as for the other arguments.
         label_map: name of the map of file codes (``acdc``, ``ukbb``, ``mnms``).
+        anatomy: refuse labels in which the wall surrounds the RV instead of the LV (L41): they
+            follow another map. False for a check that reports it beside other faults.
 
     Raises:
         CardiogenError: as :func:`read_image`; L37 without any structure, L38 for codes that are
-            not whole, L39 for codes outside the map, L40d for NaN or Inf.
+            not whole, L39 for codes outside the map, L40d for NaN or Inf, L41 for LV and RV
+            swapped by the map.
     """
     known_map(label_map)
     image = _read(path, prefer=prefer, repair_shear=repair_shear, frames=frames, limit=limit,
                   finite_code="L40d")  # fmt: skip
     labels = _structures(image.data, label_map, path)
+    if anatomy:
+        require_label_map(labels, path, image.grid, label_map)
     return Image(labels, image.grid, image.frame_time_s, image.orientation, image.notes)
 
 
@@ -233,7 +240,9 @@ def _frame_time(raw: RawNifti, path: str | Path) -> tuple[float | None, tuple[No
         text = f"frame time pixdim[4]={value:g}; treated as unknown"
         return None, (Note("N23", str(path), text),)
     seconds, notes = value * _TIME_UNIT_S.get(unit, 1.0), ()
-    if seconds > _MAX_FRAME_S:
+    cycle_s = seconds * raw.shape[3]
+    # Many short frames in milliseconds: no frame is long, but only so the cycle is a heart's.
+    if seconds > _MAX_FRAME_S or (cycle_s > _MAX_CYCLE_S and 0.3 <= cycle_s / 1000.0 <= 2.0):
         text = f"frame time {seconds:.6g} s is longer than a heart beat; taken as milliseconds"
         seconds, notes = seconds / 1000.0, (Note("N23", str(path), text),)
     elif unit not in _TIME_UNIT_S:

@@ -6,7 +6,7 @@ septum on the left, as Cerqueira et al. (Circulation 105:539, 2002) draw them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _RADII = (1.0, 0.74, 0.48, 0.22)
-_PANEL, _HEAD, _FOOT, _EDGE = 320, 84, 62, 16  # pixels
-_MISSING = "#e9ecf0"
+_PANEL, _HEAD, _FOOT, _EDGE, _LINE, _LETTER = 320, 84, 62, 16, 15, 6  # pixels
+_MANY = 16
+_MISSING, _HATCH = "#e9ecf0", "#c3c9d2"
 # Full colors of strain, %: beyond what most healthy segments reach at end systole.
 _LIMITS = {"radial": 70.0, "circumferential": 30.0, "longitudinal": 30.0}
 # Names beside the rings: word, angle in degrees, rotation of the text.
@@ -60,6 +61,7 @@ def draw_bullseye(
     limit: float,
     decimals: int = 0,
     colormap: str = "RdBu_r",
+    hatched: Collection[int] = (),
 ) -> tuple[Colormap, Normalize]:
     """Draw one bullseye; colors run from ``-limit`` to ``limit``, white at 0.
 
@@ -70,6 +72,7 @@ def draw_bullseye(
         limit: value of the full color, positive.
         decimals: of the labels.
         colormap: a diverging one.
+        hatched: segments whose lack of a value has a reason in a caption.
 
     Returns:
         Colors and their range, for a color bar.
@@ -90,6 +93,9 @@ def draw_bullseye(
         face = colors(scale(value)) if known else _MISSING
         axes.add_patch(Wedge((0, 0), outer, start, end, width=outer - inner, facecolor=face,
                              edgecolor=WHITE, linewidth=2.0))  # fmt: skip
+        if not known and segment in hatched:
+            axes.add_patch(Wedge((0, 0), outer, start, end, width=outer - inner, fill=False,
+                                 hatch="////", edgecolor=_HATCH, linewidth=0.0))  # fmt: skip
         middle, turn = (outer + inner) / 2 if inner else 0.0, np.radians((start + end) / 2)
         text = signed(value, decimals) if known else "\N{EN DASH}"
         axes.text(middle * np.cos(turn), middle * np.sin(turn), text, fontsize=9.5, ha="center",
@@ -118,6 +124,7 @@ def bullseye_figure(
     subtitle: str = "",
     limits: Mapping[str, float] | None = None,
     decimals: int = 0,
+    reasons: Mapping[str, Mapping[int, str]] | None = None,
 ) -> Figure:
     """Draw bullseyes side by side, each with its own color bar.
 
@@ -129,6 +136,7 @@ def bullseye_figure(
         limits: title of a panel -> least value of the full color, so that colors of several
             hearts mean the same; larger values widen the range to the next multiple of 10.
         decimals: of the labels.
+        reasons: title of a panel -> segment -> why it has no value: hatched, and told below.
 
     Returns:
         Figure with an Agg canvas.
@@ -139,7 +147,11 @@ def bullseye_figure(
 
     if not panels:
         raise ValueError("panels must hold at least one bullseye, got none")
-    width, height = 2 * _EDGE + len(panels) * _PANEL, _HEAD + _PANEL + _FOOT
+    told = reasons or {}
+    width = 2 * _EDGE + len(panels) * _PANEL
+    lines = _caption(told, width - 2 * _EDGE)
+    foot = _FOOT + len(lines) * _LINE
+    height = _HEAD + _PANEL + foot
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     figure.text(_EDGE / width, 1 - 16 / height, title, fontsize=14, color=INK, weight="bold",
@@ -147,12 +159,18 @@ def bullseye_figure(
     figure.text(_EDGE / width, 1 - 40 / height, subtitle, fontsize=9.5, color=FAINT, va="top")
     for number, (name, values) in enumerate(panels.items()):
         left = _EDGE + number * _PANEL
-        axes = figure.add_axes((left / width, _FOOT / height, _PANEL / width, _PANEL / height))
+        axes = figure.add_axes((left / width, foot / height, _PANEL / width, _PANEL / height))
         limit = max((limits or {}).get(name, 0.0), _round_limit(values))
-        colors, scale = draw_bullseye(axes, values, title=name, limit=limit, decimals=decimals)
+        colors, scale = draw_bullseye(axes, values, title=name, limit=limit, decimals=decimals,
+                                      hatched=told.get(name, {}))  # fmt: skip
         if not np.isfinite(np.asarray(values)).any():
             continue
-        place = (left + 0.2 * _PANEL) / width, 46 / height, 0.6 * _PANEL / width, 9 / height
+        place = (
+            (left + 0.2 * _PANEL) / width,
+            (foot - 16) / height,
+            0.6 * _PANEL / width,
+            9 / height,
+        )
         bar = figure.add_axes(place)
         colorbar = figure.colorbar(ScalarMappable(scale, colors), cax=bar,
                                    orientation="horizontal")  # fmt: skip
@@ -160,7 +178,27 @@ def bullseye_figure(
         colorbar.outline.set_edgecolor(PALE)
         bar.tick_params(colors=FAINT, labelsize=8, length=2)
         bar.set_xlabel(unit, color=FAINT, fontsize=8.5, labelpad=1)
+    for number, line in enumerate(reversed(lines)):
+        figure.text(_EDGE / width, (6 + number * _LINE) / height, line, fontsize=9, color=FAINT,
+                    va="bottom")  # fmt: skip
     return figure
+
+
+def _caption(reasons: Mapping[str, Mapping[int, str]], width: int) -> list[str]:
+    """Say once why segments are hatched: reasons that all panels share, or those of each."""
+    from textwrap import wrap
+
+    segments: dict[str, list[int]] = {}
+    for of in reasons.values():
+        for segment, reason in of.items():
+            segments.setdefault(reason, []).append(segment)
+    lines = []
+    for reason, found in segments.items():
+        few = sorted(set(found))
+        word = "segment" if len(few) == 1 else "segments"
+        where = f"{word} {', '.join(map(str, few))}" if len(few) < _MANY else "all segments"
+        lines += wrap(f"Hatched, {where}: {reason}", width // _LETTER)
+    return lines
 
 
 def _round_limit(values: ArrayLike) -> float:
@@ -179,25 +217,30 @@ def strain_bullseye(strain: Strain, *, frame: int | None = None, title: str = ""
         title: heading.
 
     Raises:
-        ValueError: without ``frame`` if the end-systolic frame is unknown.
+        ValueError: without ``frame`` if the end-systolic frame is unknown, or for sectors.
     """
     frame = strain.es if frame is None else frame
     if frame is None:
         raise ValueError("frame must be given where es is unknown, got None")
-    panels, limits = {}, {}
+    if strain.level != "segment":
+        raise ValueError(f"strain must be that of AHA segments, got {strain.level}s")
+    panels, limits, reasons = {}, {}, {}
     for name, limit in _LIMITS.items():
         whole = 100.0 * strain.curve(name)[frame]
         mean = f"{signed(whole, 1)} %" if np.isfinite(whole) else "not measured"
         at = strain.components.index(name)
         heading = f"{name.capitalize()}: {mean}"
         panels[heading], limits[heading] = 100.0 * strain.segments[frame, at], limit
+        missing = np.flatnonzero(~np.isfinite(panels[heading])) + 1
+        told = {int(s): strain.reasons.get((name, int(s)), "") for s in missing}
+        reasons[heading] = {s: why for s, why in told.items() if why}
     when = "end systole" if frame == strain.es else f"frame {frame}"
     kind = definition_name(strain)
     subtitle = (
         f"{kind} strain at {when}, relative to end diastole; means of the whole ventricle in bold"
     )
     return bullseye_figure(panels, unit="strain (%)", title=title or "Strain by AHA segment",
-                           subtitle=subtitle, limits=limits)  # fmt: skip
+                           subtitle=subtitle, limits=limits, reasons=reasons)  # fmt: skip
 
 
 def write_bullseye(

@@ -1,4 +1,4 @@
-"""Strain over the cycle: the whole ventricle thick, its segments thin, end systole marked."""
+"""Strain from ED on: the whole ventricle thick, segments thin, end diastole and systole marked."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ _LEVELS = (
     ("apical", slice(12, 16), rgb("#d99a2b")),
     ("apex", slice(16, 17), rgb("#b0568f")),
 )
+_SECTORS = (("sectors of the slice", slice(0, 6), rgb("#3f9b8f")),)
 _SHOWN = ("radial", "circumferential", "longitudinal")
 
 
@@ -41,12 +42,12 @@ def draw_strain_curves(axes: Axes, strain: Strain, component: str) -> None:
     """
     times = _times(strain)
     at = strain.components.index(component)
-    for _, part, color in _LEVELS:
+    for _, part, color in _groups(strain):
         curves = 100.0 * strain.segments[:, at, part]
         known = np.isfinite(curves).all(axis=0)
         for curve in curves[:, known].T:
             axes.plot(times, _closed(strain, curve), color=color, linewidth=0.9, alpha=0.75)
-    whole = 100.0 * strain.whole[:, at]
+    whole = _closed(strain, 100.0 * strain.whole[:, at])
     axes.set_title(component.replace("_", ", ").capitalize(), color=INK, fontsize=11, loc="left",
                    pad=6)  # fmt: skip
     axes.set_ylabel("strain (%)", color=FAINT, fontsize=9.5)
@@ -57,8 +58,8 @@ def draw_strain_curves(axes: Axes, strain: Strain, component: str) -> None:
                   ha="center", va="center")  # fmt: skip
         axes.set_yticks([])
         return
-    axes.plot(times, _closed(strain, whole), color=INK, linewidth=2.8, solid_joinstyle="round")
-    _mark_es(axes, strain, times, whole, " %")
+    axes.plot(times, whole, color=INK, linewidth=2.8, solid_joinstyle="round")
+    _mark_phases(axes, strain, times, whole, " %")
 
 
 def draw_twist(axes: Axes, strain: Strain) -> None:
@@ -74,9 +75,12 @@ def draw_twist(axes: Axes, strain: Strain) -> None:
     axes.set_ylabel("rotation (deg)", color=FAINT, fontsize=9.5)
     _finish(axes, strain, times)
     if np.isfinite(twist.twist).all():
-        axes.plot(times, _closed(strain, twist.twist), color=INK, linewidth=2.8,
-                  solid_joinstyle="round")  # fmt: skip
-        _mark_es(axes, strain, times, twist.twist, "°")
+        whole = _closed(strain, twist.twist)
+        axes.plot(times, whole, color=INK, linewidth=2.8, solid_joinstyle="round")
+        _mark_phases(axes, strain, times, whole, "°")
+    elif strain.reasons.get(("twist", 0)):
+        axes.text(0.5, 0.97, fill(f"no twist: {strain.reasons['twist', 0]}", 42), color=FAINT,
+                  transform=axes.transAxes, fontsize=9, ha="center", va="top")  # fmt: skip
 
 
 def strain_figure(strain: Strain, *, title: str = "") -> Figure:
@@ -115,7 +119,7 @@ def _legend(figure: Figure, strain: Strain, width: int, height: int) -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=INK, linewidth=2.8, label="whole ventricle")]
-    for name, part, color in _LEVELS:
+    for name, part, color in _groups(strain):
         if np.isfinite(strain.segments[:, :, part]).all(axis=0).any():
             handles.append(Line2D([], [], color=color, linewidth=1.4, label=name))
     figure.legend(handles=handles, loc="lower left", ncols=len(handles), frameon=False,
@@ -136,31 +140,45 @@ def write_strain_curves(
     return save_png(figure, path, marks=marks, overwrite=overwrite)
 
 
+def _groups(strain: Strain) -> tuple:
+    return _LEVELS if strain.level == "segment" else _SECTORS
+
+
+def _order(strain: Strain) -> NDArray[np.int64]:
+    """Frames as they follow in the cycle, from phase 0 on."""
+    return np.argsort(strain.phases, kind="stable")
+
+
 def _times(strain: Strain) -> Array:
     """Times (s, or fractions of the cycle); the first frame again if the cycle closes."""
     scale = 1.0 if strain.cycle_s is None else strain.cycle_s
-    phases = strain.phases
+    phases = strain.phases[_order(strain)]
     return (np.append(phases, phases[0] + 1.0) if strain.closes else phases) * scale
 
 
 def _closed(strain: Strain, curve: Array) -> Array:
+    curve = curve[_order(strain)]
     return np.append(curve, curve[0]) if strain.closes else curve
 
 
-def _mark_es(axes: Axes, strain: Strain, times: Array, values: Array, unit: str) -> None:
-    """Draw the line of no strain, and end systole with its value."""
+def _mark_phases(axes: Axes, strain: Strain, times: Array, values: Array, unit: str) -> None:
+    """Draw the line of no strain, end diastole, and end systole with its value."""
     axes.axhline(0.0, color=PALE, linewidth=0.8, zorder=0)
-    if strain.es is None:
-        return
-    x, y = times[strain.es], values[strain.es]
+    place = np.argsort(_order(strain))
+    _mark(axes, times[place[strain.ed]], values[place[strain.ed]], "ED", above=True)
+    if strain.es is not None and strain.es != strain.ed:
+        x, y = times[place[strain.es]], values[place[strain.es]]
+        _mark(axes, x, y, f"ES {signed(y, 1)}{unit}", above=bool(y > 0))
+
+
+def _mark(axes: Axes, x: float, y: float, text: str, *, above: bool) -> None:
     axes.axvline(x, color=FAINT, linewidth=0.9, linestyle=(0, (3, 3)), zorder=0)
     axes.plot(x, y, "o", color="white", markersize=7, markeredgecolor=INK, markeredgewidth=2.0,
               clip_on=False, zorder=5)  # fmt: skip
-    up = y > 0
     axes.annotate(
-        f"ES {signed(y, 1)}{unit}", (x, y), color=INK, fontsize=9.5, weight="bold",
-        xytext=(9, 9 if up else -9), textcoords="offset points", ha="left",
-        va="bottom" if up else "top", zorder=6,
+        text, (x, y), color=INK, fontsize=9.5, weight="bold",
+        xytext=(9, 9 if above else -9), textcoords="offset points", ha="left",
+        va="bottom" if above else "top", zorder=6,
         bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0},
     )  # fmt: skip
 

@@ -24,12 +24,19 @@ def subject_row(
     measures: Mapping[str, float],
     *,
     marks: Marks,
+    note: str | None = None,
 ) -> dict[str, Cell]:
-    """Return one row of ``measures.csv``: id, origin, known factors, then the measures."""
+    """Return one row of ``measures.csv``: id, origin, known factors, then the measures.
+
+    A ``note`` (which values are empty and why; may be empty) is its last column; None leaves it
+    out.
+    """
     row: dict[str, Cell] = {"subject_id": subject_id} | marks.cells
     for name, info in FACTORS.items():
         row[info.column] = None if factors is None else getattr(factors, name)
-    return row | dict(measures)
+    row |= dict(measures)
+
+    return row if note is None else row | {"note": note}
 
 
 def write_measures(

@@ -7,6 +7,7 @@ directions differ by more than hearts do. ``mesh_strain`` measures moving meshes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from cardiogen.base import CardiogenError
 from cardiogen.data.grid import Grid
 from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Orientation
-from cardiogen.measure.aha import rv_insertions, segment_of_points
+from cardiogen.measure.aha import SEGMENT_NAMES, rv_insertions, segment_of_points
 from cardiogen.measure.frame import LvFrame, lv_frame
 from cardiogen.measure.strain_axes import (
     DIRECTIONS,
@@ -31,6 +32,14 @@ from cardiogen.measure.strain_curves import (
     check_cycle_arguments,
     orientation_words,
 )
+from cardiogen.measure.strain_slice import (
+    NO_TWIST,
+    SECTOR_NAMES,
+    SECTOR_REASON,
+    single_slice_axis,
+    slice_frame,
+    slice_sectors,
+)
 from cardiogen.measure.strain_tensor import (
     DERIVATIVES,
     Definition,
@@ -38,12 +47,14 @@ from cardiogen.measure.strain_tensor import (
     deformation_gradient,
     directional_strain,
 )
-from cardiogen.measure.strain_twist import TorsionUnit, lv_twist
+from cardiogen.measure.strain_twist import TorsionUnit, Twist, lv_twist, no_twist
 
 Array = NDArray[np.float64]
 
 FEWEST_VOXELS = 5
 PLANAR_REASON = "motion known in the plane only (2D): no longitudinal strain"
+LEAVING_REASON = "its muscle leaves the imaged planes"
+_MOST_LEAVING = 0.5
 
 
 def field_strain(
@@ -60,6 +71,8 @@ def field_strain(
     directions: Directions = "wall",
     planar: bool = False,
     mask: ArrayLike | None = None,
+    leaving: ArrayLike | None = None,
+    unmeasured: Mapping[str, str] | None = None,
     segments: Literal[16, 17] = 17,
     orientation: Orientation = "trusted",
     torsion: TorsionUnit = "deg/cm",
@@ -73,7 +86,8 @@ def field_strain(
         ed_to_frame: displacements ``(T, 3, D, H, W)`` from ED to every frame, voxels.
         labels: structures at ED ``(D, H, W)``; they give wall, frame and segments.
         grid: lattice of both.
-        phases: fraction of the cycle of every frame ``(T,)``, increasing.
+        phases: fraction of the cycle of every frame ``(T,)``, increasing but for the return to 0
+            at an ED that is not the first frame.
         ed: frame of end diastole.
         es: frame of end systole, or None.
         cycle_s: duration of the cycle in seconds; without it there are no rates.
@@ -84,8 +98,13 @@ def field_strain(
         directions: ``cylindrical`` or ``wall``, see ``strain_axes``.
         planar: 2D mode for slices whose motion is known in the plane only: the through-plane
             component is ignored, no derivative is taken across slices, directions lie in the
-            slices, and longitudinal strain is NaN.
+            slices, and longitudinal strain is NaN. Labels in one slice alone have global strain
+            and six sectors (``strain_slice``).
         mask: voxels to average over ``(D, H, W)`` bool in place of MYO at ED.
+        leaving: voxels of muscle that does not stay in the imaged planes ``(D, H, W)`` bool: what
+            is seen there is other muscle, so they are left out. A segment most of whose muscle
+            leaves is NaN with a reason.
+        unmeasured: component -> why the motion does not tell of it; NaN with that reason.
         segments: 17, or 16: the cap below the cavity is then left out of the mask.
         orientation: ``mirrored`` if the world mirrors the heart.
         torsion: ``deg/cm`` or ``rad``.
@@ -106,11 +125,17 @@ def field_strain(
     if segments not in (16, 17):
         raise ValueError(f"segments must be 16 or 17, got {segments}")
     phases = check_cycle_arguments(phases, len(field), ed, es)
-    frame = lv_frame(labels, grid)
+    alone = single_slice_axis(labels, grid) if planar else None
+    frame = lv_frame(labels, grid) if alone is None else slice_frame(labels, grid, alone)
     wall, mask_name = _wall(labels, grid, frame, mask, segments)
     voxels = np.argwhere(wall)
     points = grid.to_world(voxels)
     across = _slice_axis(grid, frame) if planar else None
+    gone = np.zeros(len(voxels), dtype=bool)
+    if leaving is not None:
+        gone = np.asarray(leaving, dtype=bool)[tuple(voxels.T)]
+        mask_name += f"; {int(gone.sum())} that leave the imaged planes are left out"
+    hidden = dict(unmeasured or {}) | ({"longitudinal": PLANAR_REASON} if planar else {})
     muscle = wall | (labels == Structure.MYO)
     axes, reference = _axes(points, frame, labels, grid, directions, across)
     strain = np.empty((len(field), len(voxels), 3))
@@ -119,24 +144,46 @@ def field_strain(
             displacement, grid, voxels, derivative=derivative, wall=muscle, across=across
         )
         result[:] = directional_strain(gradient, axes, definition)
-    if planar:
-        strain[..., 2] = np.nan
-    segment, no_segment = _segments(points, labels, grid, frame, orientation)
-    whole, by_segment, counts, reasons = _averages(strain, segment, segments, planar, no_segment)
+    for component in hidden:
+        strain[..., NORMAL_COMPONENTS.index(component)] = np.nan
+    strain[:, gone] = np.nan
+    segment, no_segment = _segments(points, labels, grid, frame, orientation, alone)
+    whole, by_segment, counts, reasons = _averages(
+        strain, segment, segments if alone is None else len(SECTOR_NAMES), hidden, no_segment, gone
+    )
+    if alone is not None:
+        reasons = {(c, s): SECTOR_REASON for c in NORMAL_COMPONENTS for s in range(1, 7)} | reasons
     steps = np.moveaxis(field[(slice(None), slice(None), *voxels.T)], 1, 2)  # (T, N, 3)
-    twist = lv_twist(points, points + steps @ grid.affine[:3, :3].T, frame,
-                     orientation=orientation, torsion=torsion)  # fmt: skip
-    if np.isnan(twist.distance_mm):
-        reasons |= dict.fromkeys(
-            [("twist", 0), ("torsion", 0)], "no plane in the apical or in the basal third"
-        )
+    moved = points + steps @ grid.affine[:3, :3].T
+    twist, more = _twist(points[~gone], moved[:, ~gone], frame, orientation, torsion, alone)
+    reasons |= more
     return Strain(
         components=NORMAL_COMPONENTS, whole=whole, segments=by_segment, phases=phases, ed=ed,
         es=es, cycle_s=cycle_s, twist=twist, definition=definition,
         method=f"displacement field, {DERIVATIVES[derivative]}", mask=mask_name,
         reference=f"Lagrangian, ED (frame {ed}); {reference}; {orientation_words(orientation)}",
         reasons=reasons, counts=counts, voxels=voxels, voxel_strain=strain.astype(np.float32),
+        names=SEGMENT_NAMES if alone is None else SECTOR_NAMES,
+        level="segment" if alone is None else "sector",
     )  # fmt: skip
+
+
+def _twist(
+    points: Array,
+    moved: Array,
+    frame: LvFrame,
+    orientation: Orientation,
+    torsion: TorsionUnit,
+    alone: int | None,
+) -> tuple[Twist, dict[tuple[str, int], str]]:
+    """Twist, and why there is none."""
+    if alone is not None:
+        return no_twist(len(moved), torsion), dict.fromkeys([("twist", 0), ("torsion", 0)],
+                                                            NO_TWIST)  # fmt: skip
+    twist = lv_twist(points, moved, frame, orientation=orientation, torsion=torsion)
+    why = "no plane in the apical or in the basal third whose muscle stays in it"
+    places = [("twist", 0), ("torsion", 0)] if np.isnan(twist.distance_mm) else []
+    return twist, dict.fromkeys(places, why)
 
 
 def _wall(
@@ -185,10 +232,17 @@ def _axes(
 
 
 def _segments(
-    points: Array, labels: NDArray, grid: Grid, frame: LvFrame, orientation: Orientation
+    points: Array,
+    labels: NDArray,
+    grid: Grid,
+    frame: LvFrame,
+    orientation: Orientation,
+    alone: int | None,
 ) -> tuple[NDArray[np.uint8], str]:
-    """AHA segment of every point, 0 for all with a reason if no septum can be told."""
+    """Segment or sector of every point, 0 for all with a reason if they cannot be told."""
     try:
+        if alone is not None:
+            return slice_sectors(points, labels, grid, frame, orientation)
         insertions = rv_insertions(labels, grid, frame, orientation=orientation)
     except CardiogenError as error:
         if error.code != "L62":
@@ -198,21 +252,29 @@ def _segments(
 
 
 def _averages(
-    strain: Array, segment: NDArray, count: int, planar: bool, no_segment: str
+    strain: Array,
+    segment: NDArray,
+    count: int,
+    hidden: Mapping[str, str],
+    no_segment: str,
+    gone: NDArray[np.bool_],
 ) -> tuple[Array, Array, NDArray[np.int64], dict[tuple[str, int], str]]:
     """Means over everything ``(T, 3)`` and over segments ``(T, 3, S)``, samples, reasons."""
-    known = np.isfinite(strain[..., : 2 if planar else 3]).all(axis=(0, 2))
+    shown = [c not in hidden for c in NORMAL_COMPONENTS]
+    known = np.isfinite(strain[..., shown]).all(axis=(0, 2))
     places = [known] + [known & (segment == s) for s in range(1, count + 1)]
     means = np.full((len(places), len(strain), 3), np.nan)
     reasons: dict[tuple[str, int], str] = {}
     for place, inside in enumerate(places):
-        enough = inside.sum() >= FEWEST_VOXELS
-        if enough:
+        lost = gone[segment == place].mean() if place and (segment == place).any() else 0.0
+        if lost > _MOST_LEAVING:
+            text = f"{LEAVING_REASON} ({lost:.0%} of it)"
+            reasons |= {(c, place): text for c in NORMAL_COMPONENTS}
+        elif inside.sum() >= FEWEST_VOXELS:
             means[place] = strain[:, inside].mean(axis=1)
         else:
             few = f"{int(inside.sum())} voxels of known strain, {FEWEST_VOXELS} needed"
             reasons |= {(c, place): (place and no_segment) or few for c in NORMAL_COMPONENTS}
-        if planar:
-            reasons["longitudinal", place] = PLANAR_REASON
+        reasons |= {(component, place): why for component, why in hidden.items()}
     counts = np.array([inside.sum() for inside in places[1:]], dtype=np.int64)
     return means[0], np.moveaxis(means[1:], 0, 2), counts, reasons

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,8 +36,9 @@ class Strain:
     Attributes:
         components: names of what was measured, C of them.
         whole: strain of the whole ventricle, fractions ``(T, C)``.
-        segments: of every AHA segment 1..S, ``(T, C, S)``.
-        phases: fraction of the cycle of every frame ``(T,)``.
+        segments: of every AHA segment 1..S, or sector of one slice, ``(T, C, S)``.
+        phases: fraction of the cycle of every frame ``(T,)``; where they count from ED, frames
+            before ED are the end of the cycle.
         ed: frame of end diastole, the reference.
         es: frame of end systole, or None if unknown.
         cycle_s: duration of the cycle, s, or None if unknown.
@@ -46,10 +47,13 @@ class Strain:
         method: how stretches were found, in words.
         mask: what was averaged over, in words.
         reference: reference frame and directions, in words.
-        reasons: (component, segment) -> why NaN; segment 0 is the whole ventricle.
+        reasons: (component, segment) -> why NaN, or what a value leaves open; segment 0 is the
+            whole ventricle.
         counts: samples (voxels, or pieces of contours) of every segment ``(S,)``.
         voxels: indices of the voxels of the mask ``(N, 3)``, or None for meshes.
         voxel_strain: their strain ``(T, N, C)``, or None.
+        names: of the segments.
+        level: what they are, ``segment`` of the AHA or ``sector`` of a slice of unknown height.
     """
 
     components: tuple[str, ...]
@@ -68,6 +72,8 @@ class Strain:
     counts: NDArray[np.int64]
     voxels: NDArray[np.int64] | None = None
     voxel_strain: NDArray[np.float32] | None = None
+    names: tuple[str, ...] = SEGMENT_NAMES
+    level: Literal["segment", "sector"] = "segment"
 
     @property
     def units(self) -> dict[str, str]:
@@ -86,7 +92,7 @@ class Strain:
 
     @property
     def times_s(self) -> Array:
-        """Time of every frame, s ``(T,)``; NaN if the cycle's duration is unknown."""
+        """Time of every frame from phase 0, s ``(T,)``; NaN if the cycle is unknown."""
         return self.phases * (np.nan if self.cycle_s is None else self.cycle_s)
 
     @property
@@ -129,7 +135,8 @@ class Strain:
     def to_table(self) -> pd.DataFrame:
         """Return every curve as a tidy table, ready for ``strain.csv``.
 
-        Columns: ``frame, time_s, phase, level`` (global or segment), ``segment`` (0 for global),
+        Columns: ``frame, time_s, phase, level`` (global, segment or sector), ``segment`` (0 for
+        global),
         ``name, component, value, unit, definition, reason``. Components are strains in %, strain
         rates (``radial rate``, ...) in 1/s, and globally ``twist`` and ``torsion``.
         """
@@ -164,7 +171,7 @@ class Strain:
             peak = _peak(curve, component)
             wait = np.nan if peak is None else (self.phases[peak] - self.phases[self.ed]) % 1.0
             rows.append({
-                "level": _level(segment), "segment": segment, "name": _name(segment),
+                "level": self._level(segment), "segment": segment, "name": self._name(segment),
                 "component": component,
                 "peak (%)": np.nan if peak is None else 100.0 * curve[peak],
                 "time to peak (s)": wait * (np.nan if self.cycle_s is None else self.cycle_s),
@@ -190,18 +197,16 @@ class Strain:
         values = np.round(values, 9) + 0.0
         return pd.DataFrame({
             "frame": np.arange(len(self.phases)), "time_s": self.times_s, "phase": self.phases,
-            "level": _level(segment), "segment": segment, "name": _name(segment),
+            "level": self._level(segment), "segment": segment, "name": self._name(segment),
             "component": component, "value": values, "unit": unit, "definition": definition,
             "reason": np.where(np.isnan(values), reason, ""),
         })  # fmt: skip
 
+    def _level(self, segment: int) -> str:
+        return self.level if segment else "global"
 
-def _level(segment: int) -> str:
-    return "segment" if segment else "global"
-
-
-def _name(segment: int) -> str:
-    return SEGMENT_NAMES[segment - 1] if segment else "left ventricle"
+    def _name(self, segment: int) -> str:
+        return self.names[segment - 1] if segment else "left ventricle"
 
 
 def _peak(curve: Array, component: str) -> int | None:
@@ -217,7 +222,7 @@ def _extreme(values: Array, of: np.ufunc) -> float:
 
 def closes(phases: ArrayLike) -> bool:
     """Whether frames cover the whole cycle, so that the last is followed by the first."""
-    phases = np.asarray(phases, dtype=np.float64)
+    phases = np.sort(np.asarray(phases, dtype=np.float64))
     if len(phases) < 3:
         return False
     gap = 1.0 - (phases[-1] - phases[0])
@@ -232,7 +237,7 @@ def strain_rate(values: ArrayLike, phases: ArrayLike, *, cycle_s: float | None) 
 
     Args:
         values: ``(T, ...)``.
-        phases: increasing fractions of the cycle ``(T,)``.
+        phases: fractions of the cycle ``(T,)``, increasing but for the return to 0 at ED.
         cycle_s: duration of the cycle, s. None gives NaN: a guessed rate is not a measurement.
 
     Returns:
@@ -241,6 +246,11 @@ def strain_rate(values: ArrayLike, phases: ArrayLike, *, cycle_s: float | None) 
     values, phases = np.asarray(values, np.float64), np.asarray(phases, np.float64)
     if cycle_s is None or len(phases) < 3:
         return np.full(values.shape, np.nan)
+    order = np.argsort(phases)
+    return _rate(values[order], phases[order], cycle_s)[np.argsort(order)]
+
+
+def _rate(values: Array, phases: Array, cycle_s: float) -> Array:
     times = phases * cycle_s
     if not closes(phases):
         return np.gradient(values, times, axis=0, edge_order=2)
@@ -256,11 +266,16 @@ def orientation_words(orientation: Orientation) -> str:
 
 
 def check_cycle_arguments(phases: ArrayLike, frames: int, ed: int, es: int | None) -> Array:
-    """Return phases as an array after checking them against the number of frames."""
+    """Return phases as an array after checking them against the number of frames.
+
+    They increase; at an ED that is not the first frame they go back to the begin of the cycle.
+    """
     phases = np.asarray(phases, dtype=np.float64)
     if phases.shape != (frames,):
         raise ValueError(f"phases must have shape ({frames},) like the frames, got {phases.shape}")
-    if not (np.diff(phases) > 0).all():
+    # In the file they may fall at ED alone, where one cycle ends and the next begins.
+    falls = np.flatnonzero(np.diff(phases) <= 0) + 1
+    if len(falls) and (falls.tolist() != [ed] or phases[-1] >= phases[0]):
         raise ValueError(f"phases must increase, got {phases}")
     for name, frame in (("ed", ed), ("es", es)):
         if frame is not None and not 0 <= frame < frames:

@@ -7,7 +7,7 @@ base, is positive.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -97,15 +97,20 @@ def lv_twist(
     third = levels * 3 / (frame.base - frame.apex)
     apical, basal = third < 1, third >= 2
     if not (apical.any() and basal.any()):
-        nothing = np.full(len(moved), np.nan)
-        return Twist(levels=levels, rotation=rotation, twist=nothing, torsion=nothing,
-                     torsion_unit=torsion, distance_mm=float("nan"))  # fmt: skip
+        return replace(no_twist(len(moved), torsion), levels=levels, rotation=rotation)
     twist = rotation[:, apical].mean(axis=1) - rotation[:, basal].mean(axis=1)
     distance = float(levels[basal].mean() - levels[apical].mean())
     radius = float(np.linalg.norm(frame.radial(points[inside]), axis=1).mean())
     scale = 10.0 / distance if torsion == "deg/cm" else np.pi / 180 * radius / distance
     return Twist(levels=levels, rotation=rotation, twist=twist, torsion=twist * scale,
                  torsion_unit=torsion, distance_mm=distance)  # fmt: skip
+
+
+def no_twist(frames: int, torsion: TorsionUnit) -> Twist:
+    """Return a twist of which nothing is known."""
+    nothing = np.full(frames, np.nan)
+    return Twist(levels=np.empty(0), rotation=np.empty((frames, 0)), twist=nothing,
+                 torsion=nothing, torsion_unit=torsion, distance_mm=float("nan"))  # fmt: skip
 
 
 def _rotation(points: Array, moved: Array, axis: Array) -> Array:

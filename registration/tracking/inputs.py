@@ -26,7 +26,7 @@ class Cine:
     """A checked cine with the labels of its ED frame.
 
     Attributes:
-        sequence: images ``(T, D, H, W)``, phases, ED, grid.
+        sequence: images ``(T, D, H, W)``, phases since ED, ED, grid.
         labels: structures at ED ``(D, H, W)`` uint8.
         region: cropped grid around the labels.
         start: its first voxel.
@@ -52,6 +52,13 @@ class Cine:
         """Frames in the order in which they follow ED, ED first."""
         return torch.argsort(self.phases).tolist()
 
+    @property
+    def one_slice(self) -> bool:
+        """Whether one slice alone shows the left ventricle: it has no volume then."""
+        heart = (self.labels == Structure.LV) | (self.labels == Structure.MYO)
+
+        return bool(heart.any(axis=(1, 2)).sum() == 1)
+
     def prepared(self, config: TrackingConfig, device: torch.device) -> Tensor:
         """Return the images of the region ``(T, 1, *S)``, one scale for all frames, smoothed."""
         images = self.sequence.images[(slice(None), *self.window)]
@@ -64,6 +71,13 @@ def phases_since_ed(sequence: Sequence) -> Tensor:
     phases = torch.from_numpy(np.asarray(sequence.phases, dtype=np.float64))
 
     return torch.remainder(phases - phases[sequence.ed], 1.0)
+
+
+def _since_ed(sequence: Sequence) -> Sequence:
+    """Return a sequence whose phases count from ED; unchanged, to the bit, if they do."""
+    if sequence.phases[sequence.ed] == 0:
+        return sequence
+    return sequence.with_(phases=phases_since_ed(sequence).numpy())
 
 
 def prepared_images(
@@ -98,7 +112,7 @@ def check_cine(
             labels on another grid, N23 for a cycle that no heart has.
         ValueError: for arrays of other shapes.
     """
-    sequence = _sequence(images, grid, ed, cycle_s)
+    sequence = _since_ed(_sequence(images, grid, ed, cycle_s))
     check_frames(sequence, "cine")
     if sequence.cycle_s is not None and not 0.2 <= sequence.cycle_s <= 5.0:
         raise CardiogenError(

@@ -94,18 +94,13 @@ def _periodic(
                   closure=series.displacement([1.0])[0])  # fmt: skip
 
 
-def with_longitudinal(
-    motion: Motion, cine: Cine, config: TrackingConfig
-) -> tuple[Motion, list[Note]]:
-    """Return in-plane motion with the motion through the slices that the wall's volume implies."""
+def with_longitudinal(motion: Motion, cine: Cine) -> tuple[Motion, list[Note]]:
+    """Return in-plane motion with the motion through the slices that it implies."""
     labels = cine.labels[cine.window]
     stretch = None
     try:
         shape = wall_shape(labels, cine.region, lv_frame(labels, cine.region))
-        stretch = longitudinal_stretch(
-            motion.forward, labels, shape, cine.phases, harmonics=config.groupwise.harmonics
-        )
-        why = "too few slices between apex and base"
+        stretch, why = longitudinal_stretch(motion.forward, labels, shape, ed=cine.sequence.ed)
     except CardiogenError as error:
         # A ventricle without an open base has no apex to hold on to.
         if error.code not in ("L60", "L61"):
@@ -118,9 +113,9 @@ def with_longitudinal(
     along = sliding(stretch, shape, cine.region, device=device)
     back = sliding(1 / stretch, shape, cine.region, device=device)
     text = (
-        "motion through the slices is inferred from conservation of the wall's volume (apex at "
-        f"rest): the ventricle shortens to {stretch.min():.3f} of its length; it is not measured, "
-        "and it follows the left ventricle: do not trust right-ventricular volumes"
+        "motion through the slices is not measured but inferred, from the narrowing of the cavity "
+        "and the volume of the wall (apex at rest): the ventricle shortens to "
+        f"{stretch.min():.3f} of its length; it follows the left ventricle alone"
     )
     return replace(
         motion,

@@ -43,6 +43,7 @@ class TrackingResult:
             the volume of the wall, else None; see ``longitudinal``.
         motion: what ``groupwise`` found (motion in the slices if ``in_plane``), at any phase; None
             for the other strategies.
+        withheld: measures that are left empty -> why.
         strain: of the left ventricle; None where the labels do not allow it (see ``notes``).
         consistency_mm: mean over the wall of ``|frame_to_ed(ed_to_frame(x)) - x|`` ``(T,)``.
         closure_mm: mean over the wall of where ED arrives after one whole cycle.
@@ -63,6 +64,7 @@ class TrackingResult:
     stretch: Array | None
     motion: TemporalSVF | None
     strain: Strain | None
+    withheld: Mapping[str, str]
     consistency_mm: Array
     closure_mm: float
     folds: Array
@@ -87,13 +89,26 @@ class TrackingResult:
 
     @property
     def curves(self) -> pd.DataFrame:
-        """Volumes of every frame, of the mesh and of the labels, mL; see ``measure_sequence``."""
+        """Volumes of every frame, of the mesh and of the labels, mL; see ``measure_sequence``.
+
+        What is withheld is NaN here as well: the right ventricle but at ED, and all of one slice.
+        """
         return self.measures[1]
 
     @cached_property
     def measures(self) -> tuple[dict[str, float], pd.DataFrame]:
         """Phenotypes, from the mesh, and ``curves``."""
-        return measure_sequence(self.sequence, source="mesh")
+        row, frames = measure_sequence(self.sequence, source="mesh")
+        row |= dict.fromkeys(self.withheld, float("nan"))
+        for column in frames.columns:
+            if not column.endswith("(mL)"):
+                continue
+            if "LVEDV (mL)" in self.withheld:
+                frames[column] = np.nan
+            elif self.withheld and column.startswith("RV"):
+                frames.loc[frames.frame != self.sequence.ed, column] = np.nan
+
+        return row, frames
 
     def as_dict(self) -> dict[str, object]:
         """Return all numbers for JSON."""
@@ -101,6 +116,7 @@ class TrackingResult:
             "frames": len(self), "ed": self.sequence.ed, "es": self.sequence.es,
             "cycle_s": self.sequence.cycle_s,
             "measures": {k: v if np.isfinite(v) else None for k, v in self.measures[0].items()},
+            "withheld": dict(self.withheld),
             "mode": "2D+t, slices on their own" if self.in_plane else "3D+t",
             "through_plane": self._through_plane(),
             "views": [view.as_dict() for view in self.views],
@@ -119,13 +135,15 @@ class TrackingResult:
     def _through_plane(self) -> str:
         if self.views:
             return "tracked, with further views that show it"
+        if not self.in_plane and not self.withheld:
+            return "tracked"
         if not self.in_plane:
-            return "tracked; between thick slices it is known less well than in them"
+            return "tracked, but slices this thick hardly show it: not measured"
         if self.stretch is None:
             return "not resolvable from slices this far apart; taken as none"
         return (
-            "not resolvable from slices this far apart; inferred from conservation of the wall's "
-            "volume with the apex at rest (a model, not a measurement)"
+            "not resolvable from slices this far apart; inferred from the narrowing of the cavity "
+            "and the volume of the wall with the apex at rest (a model, not a measurement)"
         )
 
     def _on_grid(self, field: Tensor) -> Tensor:
@@ -138,3 +156,14 @@ class TrackingResult:
             pads = [first, whole - first - size, *pads]
         with torch.no_grad():
             return F.pad(field, pads, mode="replicate")
+
+
+def withheld_words(withheld: Mapping[str, str]) -> str:
+    """Return which measures are left empty and why, in one sentence; empty if none is."""
+    if not withheld:
+        return ""
+    names = ", ".join(name.split(" (")[0] for name in withheld)
+    if "LVEDV (mL)" in withheld:
+        names = "volumes, mass and ejection fractions"
+
+    return f"{names} are left empty: {next(iter(withheld.values()))}"

@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cardiogen import __version__, ops
-from cardiogen.base import CardiogenError, Note
+from cardiogen.base import Note
 from cardiogen.data import Grid, Structure
 from cardiogen.data.mesh import Topology
 from cardiogen.data.sequence import Sequence
-from cardiogen.measure import Strain, end_systole, field_strain, mesh_volumes
+from cardiogen.measure import PHENOTYPES, end_systole, mesh_volumes
 from registration.tracking.config import (
     InPlane,
     Strategy,
@@ -27,7 +27,8 @@ from registration.tracking.config import (
 from registration.tracking.inputs import Cine, check_cine, sha256, wants_in_plane
 from registration.tracking.labels import propagated_labels
 from registration.tracking.motion import Motion, find_motion, with_longitudinal
-from registration.tracking.result import TrackingResult
+from registration.tracking.result import TrackingResult, withheld_words
+from registration.tracking.strain import through_plane_doubt, tracked_strain
 from registration.tracking.surface import surfaces_of
 from registration.tracking.view_term import ViewLevels
 from registration.tracking.views import (
@@ -101,7 +102,7 @@ def track(
         motion = find_motion(pixels, cine, settings, in_plane=flat, views=stacks)
         clock.lap("motion")
         if flat and settings.longitudinal:
-            motion, more = with_longitudinal(motion, cine, settings)
+            motion, more = with_longitudinal(motion, cine)
             notes += more
         labels = propagated_labels(motion.backward, cine, between=motion.stretch is not None)
         clock.lap("propagation")
@@ -109,21 +110,24 @@ def track(
     clock.lap("mesh")
     # One slice has no neighbor to stretch away from, whatever moves it.
     planar = flat or cine.region.shape[0] == 1
-    strain, more = _strain(motion.seen, cine, sequence, planar=planar)
+    doubt = through_plane_doubt(cine.sequence.grid, views=len(others))
+    strain, more = tracked_strain(motion.seen, cine, sequence, planar=planar, doubt=doubt,
+                                  stretch=motion.stretch)  # fmt: skip
     clock.lap("strain")
     checks = _checks(motion, cine)
     ed = cine.sequence.ed
     reports = _reports(motion, stacks, pixels[ed : ed + 1])
-    notes += view_doubts(reports)
+    withheld = _withheld(cine, doubt)
+    notes += [*view_doubts(reports), *more, *_withheld_notes(withheld)]
     clock.lap("checks")
 
     return TrackingResult(
         sequence=sequence, region=cine.region, start=cine.start, forward=motion.forward.cpu(),
         backward=motion.backward.cpu(), in_plane=flat, stretch=motion.stretch,
-        motion=motion.series, strain=strain, **checks, energy_rows=tuple(motion.rows),
-        views=reports, timings=clock.timings,
+        motion=motion.series, strain=strain, withheld=withheld, **checks,
+        energy_rows=tuple(motion.rows), views=reports, timings=clock.timings,
         provenance=_provenance(cine, others, settings, preset, pixels.device),
-        notes=(*notes, *more, *_fold_notes(checks["folds"])),
+        notes=(*notes, *_fold_notes(checks["folds"])),
     )  # fmt: skip
 
 
@@ -157,25 +161,22 @@ def _with_mesh(
     )  # fmt: skip
 
 
-def _strain(
-    seen: Tensor, cine: Cine, sequence: Sequence, *, planar: bool
-) -> tuple[Strain | None, list[Note]]:
-    """Return the strain of what was seen, with inferred motion left out."""
-    frames = len(sequence)
-    even = np.allclose(np.diff(np.sort(sequence.phases)), 1 / frames)
-    phases = np.arange(frames) / frames if even else sequence.phases
-    try:
-        return field_strain(
-            seen.cpu().numpy(), cine.labels[cine.window], cine.region, phases=phases,
-            ed=sequence.ed, es=sequence.es, cycle_s=sequence.cycle_s, planar=planar,
-            orientation=sequence.orientation,
-        ), []  # fmt: skip
-    except CardiogenError as error:
-        # Labels without an open base still have motion and volumes.
-        if error.code not in ("L60", "L61"):
-            raise
-        text = f"no strain: found {error.found}; expected {error.expected}"
-        return None, [Note("S83", "tracking", text)]
+def _withheld(cine: Cine, doubt: str) -> dict[str, str]:
+    """Return which measures are left empty, and why."""
+    if cine.one_slice:
+        return dict.fromkeys(PHENOTYPES, "one slice: a ventricle's volume is not known from it")
+    if not doubt:
+        return {}
+    # Most of what the right ventricle ejects, it ejects by shortening.
+    why = "it ejects along its long axis, and motion through the slices is not measured"
+
+    return dict.fromkeys(("RVESV (mL)", "RVSV (mL)", "RVEF (%)"), why)
+
+
+def _withheld_notes(withheld: dict[str, str]) -> list[Note]:
+    text = withheld_words(withheld)
+
+    return [Note("S87", "tracking", text)] if text else []
 
 
 def _reports(motion: Motion, stacks: list[ViewLevels], ed_image: Tensor) -> tuple[ViewReport, ...]:

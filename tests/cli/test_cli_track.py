@@ -71,6 +71,119 @@ def test_frame_time_is_told_or_left_out(run, cine, tmp_path):
         assert "CG-U01 --frame-time-ms" in ran.err
 
 
+def _with_frame_time(path, value):
+    image = nib.load(path)
+    image.header["pixdim"][4] = value
+    image.header.set_xyzt_units("mm", "sec")
+    nib.save(image, path)
+
+
+@pytest.mark.parametrize(("stored", "cycle"), [(1.0, None), (0.05, None), (0.41, None),
+                                               (0.06, 0.3), (160.0, 0.8)])  # fmt: skip
+def test_header_is_believed_only_as_a_heart_beat(run, cine, tmp_path, stored, cycle):
+    """1 is what NIfTI writers leave in pixdim[4]: five frames would beat once in 5 s."""
+    _with_frame_time(tmp_path / "cine.nii.gz", stored)
+    ran = run(*TRACK, "--out", "r", "--json")
+    assert ran.json["cycle_s"] == (None if cycle is None else pytest.approx(cycle))
+    assert any(n.startswith("S84") for n in ran.json["notes"]) == (cycle is None)
+    if cycle is None:
+        assert ran.json["measures"]["LVCO (L/min)"] is None
+        strain = pd.read_csv(tmp_path / "r" / "strain.csv")
+        assert strain[strain.component == "circumferential rate"].value.isna().all()
+
+
+def test_milliseconds_stored_as_seconds_are_told_by_the_cycle(tmp_path):
+    """300 short frames: none is long, but only as milliseconds is their cycle a heart's."""
+    from cardiogen.cli.track import _frame_time
+    from cardiogen.data import Image
+
+    grid = Grid.regular((2, 3, 4), (8.0, 2.0, 2.0))
+    noise = np.random.default_rng(0).random((300, *grid.shape), dtype=np.float32)
+    write_image(tmp_path / "a.nii", noise, grid, frame_time_s=3.0)
+    image = read_image(tmp_path / "a.nii")
+    assert image.frame_time_s == pytest.approx(0.003)
+    assert any(note.code == "N23" for note in image.notes)
+    few = Image(noise[:150], grid, 4.0, "trusted", ())
+    seconds, notes = _frame_time(few, tmp_path, None)
+    assert seconds == pytest.approx(0.004)
+    assert notes[0].code == "N23"
+
+
+def test_what_is_not_seen_is_empty_and_told(run, cine, tmp_path):
+    ran = run(*TRACK, "--out", "r", "--ed", "0")
+    assert "S87" in ran.err
+    measures = pd.read_csv(tmp_path / "r" / "measures.csv").iloc[0]
+    assert measures[["RVESV (mL)", "RVSV (mL)", "RVEF (%)"]].isna().all()
+    assert measures["RVEDV (mL)"] > 1
+    assert measures["note"].startswith("RVESV, RVSV, RVEF are left empty: ")
+    frames = pd.read_csv(tmp_path / "r" / "frames.csv")
+    assert frames["RV (mL)"].notna().tolist() == [True, False, False, False, False]
+    assert frames["note"].str.startswith("RVESV").all()
+    strain = pd.read_csv(tmp_path / "r" / "strain_summary.csv")
+    long = strain[strain.component == "longitudinal"]
+    assert long["peak (%)"].isna().all()
+    assert long.reason.str.startswith("not measured").all()
+
+
+def test_phase_is_zero_at_ed_in_every_table(run, cine, tmp_path):
+    images = np.roll(cine.images, 2, axis=0)
+    write_image(tmp_path / "cine.nii.gz", images, cine.grid, frame_time_s=0.16, overwrite=True)
+    assert run(*TRACK, "--ed", "2", "--out", "r").code == 0
+    strain = pd.read_csv(tmp_path / "r" / "strain.csv")
+    frames = pd.read_csv(tmp_path / "r" / "frames.csv")
+    one = strain[(strain.component == "circumferential") & (strain.level == "global")]
+    assert one.phase.tolist() == pytest.approx([0.6, 0.8, 0.0, 0.2, 0.4])
+    assert frames.phase.tolist() == pytest.approx(one.phase.tolist())
+    assert frames["ED/ES"][2] == "ED"
+    assert one.value.iloc[2] == 0
+
+
+def test_labels_of_another_map_are_refused(run, cine, tmp_path):
+    """Read as acdc, ukbb codes swap LV and RV: the wall then surrounds the right ventricle."""
+    wrong = [*TRACK]
+    wrong[wrong.index("ukbb")] = "acdc"
+    ran = run(*wrong, "--out", "r")
+    assert ran.code == 3
+    assert "CG-L41" in ran.err
+    assert "--label-map ukbb or mnms" in ran.err
+    assert not (tmp_path / "r").exists()
+
+
+def test_one_slice_is_written_without_volumes(run, cine, tmp_path):
+    cut = cine.grid.shape[0] // 2
+    grid = cine.grid.cropped((cut, 0, 0), (1, *cine.grid.shape[1:]))
+    write_image(tmp_path / "cine.nii.gz", cine.images[:, cut : cut + 1], grid, overwrite=True)
+    write_image(tmp_path / "labels.nii.gz", cine.labels[0, cut : cut + 1], grid, overwrite=True)
+    ran = run(*TRACK, "--out", "r", "--json")
+    assert ran.code == 0
+    assert ran.json["measures"]["LVEF (%)"] is None
+    assert not (tmp_path / "r" / "bullseye.png").exists()
+    strain = pd.read_csv(tmp_path / "r" / "strain.csv")
+    assert strain[(strain.component == "circumferential") & (strain.segment == 0)].value.min() < -3
+
+
+def test_motion_is_warped_at_any_phase(run, cine, tmp_path):
+    """``warp --phase`` of the motion is ``warp`` of that frame's displacement."""
+    assert run(*TRACK, "--out", "r").code == 0
+    write_image(tmp_path / "third.nii.gz", cine.images[2], cine.grid)
+    motion = ("warp", "third.nii.gz", "r/motion.safetensors")
+    assert run(*motion, "--phase", "0.4", "--out", "a.nii.gz").code == 0
+    assert run("warp", "third.nii.gz", "r/ed_to_frame/frame_002.nii.gz", "--out",
+               "b.nii.gz").code == 0  # fmt: skip
+    found, wanted = (read_image(tmp_path / f"{n}.nii.gz").data for n in "ab")
+    assert np.abs(found - wanted).max() < 1e-2 * np.ptp(wanted)
+    assert run(*motion, "--phase", "0.37", "--inverse", "--out", "c.nii.gz").code == 0
+    ran = run(*motion, "--out", "d.nii.gz")
+    assert "CG-S70" in ran.err
+    assert "--phase" in ran.err
+    for bad in ("1.2", "nan", "-0.1"):
+        assert "CG-U01 --phase" in run(*motion, f"--phase={bad}", "--out", "d.nii.gz").err
+    ran = run("warp", "third.nii.gz", "r/ed_to_frame/frame_002.nii.gz", "--phase", "0.4", "--out",
+              "d.nii.gz")  # fmt: skip
+    assert "CG-U01 --phase" in ran.err
+    assert not (tmp_path / "d.nii.gz").exists()
+
+
 def test_labels_on_another_grid_are_resampled_only_if_asked(run, cine, tmp_path):
     finer = cine.grid.resized(tuple(2 * n - 1 for n in cine.grid.shape))
     wide = np.kron(cine.labels[0], np.ones((2, 2, 2), np.uint8))[:-1, :-1, :-1]

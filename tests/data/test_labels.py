@@ -6,6 +6,7 @@ import pytest
 from cardiogen.base import CardiogenError
 from cardiogen.data import (
     LABEL_MAPS,
+    Grid,
     Sequence,
     Structure,
     Surface,
@@ -13,6 +14,8 @@ from cardiogen.data import (
     decode_labels,
     encode_labels,
     label_map,
+    read_labels,
+    write_image,
 )
 
 
@@ -72,3 +75,25 @@ def test_topology_lists_every_face_once_with_its_part():
     assert topology.vertex_count == 4
     assert np.array_equal(topology.all_faces, np.concatenate([one, two]))
     assert list(topology.face_part) == [0, 1, 1]
+
+
+@pytest.mark.parametrize(("stored", "told", "fits"), [
+    ("ukbb", "acdc", "ukbb or mnms"), ("acdc", "ukbb", "acdc"), ("acdc", "mnms", "acdc"),
+])  # fmt: skip
+def test_labels_of_another_map_are_refused_wherever_they_are_read(tmp_path, stored, told, fits):
+    """The wall surrounds the LV; by a map that swaps LV and RV it would surround the RV."""
+    grid = Grid.regular((3, 26, 33), (8.0, 1.6, 1.5))
+    away = np.hypot(*(np.indices((26, 33)) - np.array([13, 12])[:, None, None]))
+    plane = np.select([away < 6, away < 10], [Structure.LV, Structure.MYO], 0).astype(np.uint8)
+    plane[8:19, 21:30][plane[8:19, 21:30] == 0] = Structure.RV
+    labels = np.repeat(plane[None], 3, axis=0)
+    sequence = np.stack([labels, labels])
+    for name, values in (("three.nii", labels), ("four.nii", sequence)):
+        write_image(tmp_path / name, encode_labels(values, stored), grid)
+        assert np.array_equal(read_labels(tmp_path / name, label_map=stored).data, values)
+        with pytest.raises(CardiogenError, match=f"CG-L41 .*--label-map {fits}"):
+            read_labels(tmp_path / name, label_map=told)
+        read_labels(tmp_path / name, label_map=told, anatomy=False)
+    # Without all three structures nothing contradicts the map.
+    write_image(tmp_path / "lv.nii", encode_labels(np.where(labels == 3, 0, labels), stored), grid)
+    read_labels(tmp_path / "lv.nii", label_map=told)

@@ -1,5 +1,7 @@
 """Bullseyes and strain curves: geometry by closed forms, colors, words, and files."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -128,6 +130,46 @@ def test_missing_component_says_so():
     figure = strain_figure(flat)
     assert any("in the plane only" in text for text in words(figure))
     assert not figure.axes[2].lines  # nothing is drawn that is not known
+
+
+def test_segments_without_a_value_are_hatched_and_told():
+    strain = build_strain()
+    for segment in (1, 6):
+        strain.segments[:, :, segment - 1] = np.nan
+    reasons = {("circumferential", s): "its muscle leaves the imaged planes" for s in (1, 6)}
+    figure = strain_bullseye(replace(strain, reasons=reasons))
+    hatched = [p for p in figure.axes[2].patches if p.get_hatch()]
+    assert len(hatched) == 2
+    assert not any(p.get_hatch() for p in figure.axes[0].patches)  # no reason is known there
+    assert "Hatched, segments 1, 6: its muscle leaves the imaged planes" in words(figure)
+    flat = strain_bullseye(build_strain(longitudinal=False))
+    assert "Hatched, all segments: motion known in the plane only" in words(flat)
+
+
+def test_sectors_of_one_slice_are_no_bullseye():
+    strain = replace(build_strain(), level="sector")
+    with pytest.raises(ValueError, match="AHA segments, got sectors"):
+        strain_bullseye(strain)
+    assert "sectors of the slice" in [
+        text.get_text() for legend in strain_figure(strain).legends for text in legend.texts
+    ]
+
+
+def test_curves_start_at_ed_and_mark_it():
+    """Frames in the order of the file, ED third: the plot begins and is zero there."""
+    plain = build_strain()
+    turned = replace(plain, ed=2, es=4, phases=np.roll(plain.phases, 2),
+                     whole=np.roll(plain.whole, 2, axis=0),
+                     segments=np.roll(plain.segments, 2, axis=0))  # fmt: skip
+    for strain in (plain, turned):
+        axes = strain_figure(strain).axes[1]
+        curve = max((line for line in axes.lines if len(line.get_xdata()) > 2),
+                    key=lambda line: line.get_linewidth())  # fmt: skip
+        np.testing.assert_allclose(curve.get_xdata(), 0.8 * np.arange(6) / 5)
+        np.testing.assert_allclose(curve.get_ydata(), 9.0 * np.array([0, -0.5, -1, -0.6, -0.2, 0]))
+        marked = {text.get_text(): text.xy for text in axes.texts}
+        assert marked["ED"] == pytest.approx((0.0, 0.0))
+        assert marked["ES \N{MINUS SIGN}9.0 %"] == pytest.approx((0.32, -9.0))
 
 
 @pytest.mark.parametrize("closed", [True, False])

@@ -7,6 +7,7 @@ from cardiogen.data.grid import Grid
 from cardiogen.data.labels import Structure
 from cardiogen.measure import (
     SEGMENT_NAMES,
+    aha_segments,
     deformation_gradient,
     directional_strain,
     field_strain,
@@ -363,6 +364,82 @@ def test_rate_of_a_closed_cycle_is_periodic(count):
                           cycle_s=1.0)  # fmt: skip
     plain = strain_rate(np.sin(2 * np.pi * np.arange(30) / 30), np.arange(30) / 30, cycle_s=1.0)
     np.testing.assert_allclose(shifted, np.roll(plain, 7), atol=1e-12)
+
+
+def test_rate_does_not_depend_on_where_the_file_begins():
+    """Phases count from an ED that is not the first frame, also of uneven frames."""
+    phases = np.sort(np.random.default_rng(2).uniform(0.0, 1.0, 12))
+    phases[0] = 0.0
+    values = np.sin(2 * np.pi * phases)
+    plain = strain_rate(values, phases, cycle_s=0.9)
+    for shift in (1, 5, 11):
+        found = strain_rate(np.roll(values, shift), np.roll(phases, shift), cycle_s=0.9)
+        np.testing.assert_allclose(found, np.roll(plain, shift), atol=1e-9)
+
+
+def test_phases_return_to_zero_at_ed_alone(annulus_heart):
+    field, labels, grid = annulus_heart
+    turned = (field[::-1], labels, grid)
+    strain = annulus_strain(turned, phases=[0.7, 0.0], ed=1, es=0)
+    np.testing.assert_allclose(strain.whole[::-1], annulus_strain(annulus_heart).whole)
+    with pytest.raises(ValueError, match="phases must increase"):
+        annulus_strain(turned, phases=[0.7, 0.0], ed=0)
+    three = (field[[0, 1, 1]], labels, grid)
+    with pytest.raises(ValueError, match="phases must increase"):
+        annulus_strain(three, phases=[0.2, 0.4, 0.3], ed=2)
+
+
+def test_component_that_is_not_measured_has_a_reason(annulus_heart):
+    strain = annulus_strain(annulus_heart, unmeasured={"longitudinal": "thick slices"})
+    full = annulus_strain(annulus_heart)
+    np.testing.assert_allclose(strain.whole[:, :2], full.whole[:, :2])
+    assert np.isnan(strain.whole[:, 2]).all()
+    assert np.isnan(strain.segments[:, 2]).all()
+    assert np.isnan(strain.voxel_strain[..., 2]).all()
+    table = strain.to_table()
+    assert (table[table.component == "longitudinal"].reason == "thick slices").all()
+
+
+def test_muscle_that_leaves_the_planes_is_left_out(annulus_heart):
+    _, labels, grid = annulus_heart
+    full = annulus_strain(annulus_heart)
+    segment = aha_segments(labels, grid)
+    strain = annulus_strain(annulus_heart, leaving=(segment == 2) | (segment == 3))
+    for lost in (2, 3):
+        assert np.isnan(strain.curve("circumferential", lost)).all()
+        assert "leaves the imaged planes (100% of it)" in strain.reasons["circumferential", lost]
+    np.testing.assert_allclose(strain.curve("radial", 9), full.curve("radial", 9))
+    assert np.isfinite(strain.whole).all()
+    wall = labels == Structure.MYO
+    few = wall & (np.random.default_rng(0).random(labels.shape) < 0.3)
+    partly = annulus_strain(annulus_heart, leaving=few)
+    assert np.isfinite(partly.segments[:, :, :12]).all()
+    assert partly.counts.sum() < full.counts.sum()
+
+
+def test_one_slice_is_the_middle_of_a_stack(annulus_heart):
+    """Global strain and sectors of a slice are those of that slice in the stack's mid segments."""
+    field, labels, grid = annulus_heart
+    axis = int(np.argmax(np.abs(POSE.axes[:, 2] @ (grid.affine[:3, :3] / grid.spacing))))
+    assert axis == 0
+    cut = grid.shape[0] // 2
+    alone = grid.cropped((cut, 0, 0), (1, *grid.shape[1:]))
+    options = {"phases": PHASES, "es": 1, "planar": True, "derivative": "central"}
+    one = field_strain(field[:, :, cut : cut + 1], labels[cut : cut + 1], alone, **options)
+    here = np.zeros(labels.shape, bool)
+    here[cut] = labels[cut] == Structure.MYO
+    many = field_strain(field, labels, grid, mask=here, **options)
+    np.testing.assert_allclose(one.whole, many.whole, atol=5e-3)
+    np.testing.assert_allclose(one.segments, many.segments[:, :, 6:12], atol=0.02)
+    assert one.level == "sector"
+    assert one.names[0] == "anterior sector"
+    assert "cannot be known from one slice" in one.reasons["radial", 4]
+    assert one.reasons["twist", 0].startswith("one slice")
+    mirrored = field_strain(field[:, :, cut : cut + 1], labels[cut : cut + 1], alone,
+                            orientation="mirrored", **options)  # fmt: skip
+    assert np.isnan(mirrored.segments).all()
+    assert "side of the apex" in mirrored.reasons["radial", 1]
+    np.testing.assert_allclose(mirrored.whole, one.whole)
 
 
 def test_rate_of_an_open_cycle_is_one_sided():
