@@ -19,7 +19,8 @@ TransformKind = Literal["rigid", "affine", "displacement", "svf", "ffd", "svffd"
 SolverKind = Literal["gauss_newton", "adam", "lbfgs"]
 
 PRESETS = (
-    "fast", "accurate", "multimodal", "labels", "ukbb_ffd", "deepreg_affine", "deepreg_nonrigid",
+    "fast", "accurate", "multimodal", "affine_mi", "affine_nmi", "affine_ngf", "affine_mind",
+    "labels", "ukbb_ffd", "deepreg_affine", "deepreg_nonrigid",
 )  # fmt: skip
 DEFAULT_PRESET = "fast"
 _PER_VOXEL = ("displacement", "svf")

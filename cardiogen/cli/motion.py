@@ -30,16 +30,24 @@ def register_command(
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     preset: Annotated[
         str | None,
-        typer.Option(help="fast (default), accurate, multimodal, labels (both files are label "
-                     "maps), ukbb_ffd, deepreg_affine, deepreg_nonrigid."),
+        typer.Option(help="fast (default), accurate, multimodal, affine_mi, affine_nmi, "
+                     "affine_ngf, affine_mind, labels (both files are label maps), ukbb_ffd, "
+                     "deepreg_affine, deepreg_nonrigid."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file instead of a preset.")] = None,
     fixed_labels: Annotated[
-        Path | None, typer.Option(help="Label map of FIXED: scored, not fitted.")
+        Path | None,
+        typer.Option(help="Label map of FIXED: scored; fitted by configs with label terms."),
     ] = None,
     moving_labels: Annotated[Path | None, typer.Option(help="Label map of MOVING.")] = None,
     label_map: Annotated[
         str | None, typer.Option(help="Codes of label files: ukbb, acdc or mnms.")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Image on FIXED's grid: compare only where it is not 0.")
+    ] = None,
+    initial: Annotated[
+        Path | None, typer.Option(help="Transform FIXED to MOVING to start from.")
     ] = None,
     field_format: Annotated[
         Literal["nifti", "itk", "learn2reg"],
@@ -57,8 +65,8 @@ def register_command(
 
     facts = register_files(
         fixed, moving, out=out, preset=preset, config=config, fixed_labels=fixed_labels,
-        moving_labels=moving_labels, label_map=label_map, field_format=field_format,
-        device=device, prefer=prefer, overwrite=overwrite,
+        moving_labels=moving_labels, label_map=label_map, mask=mask, initial=initial,
+        field_format=field_format, device=device, prefer=prefer, overwrite=overwrite,
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps({"folder": str(out), **facts}, indent=2, allow_nan=False))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from cardiogen.base import CardiogenError, Note
 from cardiogen.base.files import atomic_folder, check_replaceable, sha256_file, write_json
 from cardiogen.cli.requests import check_apart, usage_error
+from cardiogen.cli.warp import read_transform
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +31,7 @@ class _Pair:
     fixed_labels: Tensor | None
     moving_labels: Tensor | None
     inside: Tensor
+    mask: Tensor | None
     notes: tuple[Note, ...]
 
 
@@ -43,6 +45,8 @@ def register_files(
     fixed_labels: str | Path | None = None,
     moving_labels: str | Path | None = None,
     label_map: str | None = None,
+    mask: str | Path | None = None,
+    initial: str | Path | None = None,
     field_format: FieldFormat = "nifti",
     device: str = "cpu",
     prefer: Prefer | None = None,
@@ -65,6 +69,8 @@ def register_files(
         fixed_labels: label map on the grid of ``fixed``; scored, and fitted if the config says so.
         moving_labels: label map on the grid of ``moving``.
         label_map: codes of label maps.
+        mask: image on the grid of ``fixed``; only voxels that are not 0 there are compared.
+        initial: transform from ``fixed`` to ``moving`` to start from, as ``warp`` reads it.
         field_format: further form of the displacement.
         device: ``auto``, ``cpu`` or ``cuda``.
         prefer: which geometry of a header to trust where its parts disagree.
@@ -82,18 +88,20 @@ def register_files(
     from registration.config import DEFAULT_PRESET, resolve_config
 
     out = Path(out)
-    inputs = [Path(p) for p in (fixed, moving, fixed_labels, moving_labels, config) if p]
+    inputs = [Path(p) for p in (fixed, moving, fixed_labels, moving_labels, config, mask,
+                                 initial) if p]  # fmt: skip
     check_apart(out, inputs)
     check_replaceable(out, overwrite)
     if config is not None and preset is not None:
         raise usage_error("--config", "--preset beside it", "one of them", "one of them alone")
     settings = resolve_config(preset, config)
     pair = _read_pair(Path(fixed), Path(moving), settings, label_map=label_map, prefer=prefer,
-                      fixed_labels=fixed_labels, moving_labels=moving_labels)  # fmt: skip
+                      fixed_labels=fixed_labels, moving_labels=moving_labels,
+                      mask=mask)  # fmt: skip
+    start = None if initial is None else read_transform(Path(initial), pair.grid, prefer)
     result = register(
         pair.fixed, pair.moving, pair.grid, config=settings, fixed_labels=pair.fixed_labels,
-        moving_labels=pair.moving_labels, device=_device(device),
-        mask=None if bool(pair.inside.all()) else pair.inside,
+        moving_labels=pair.moving_labels, device=_device(device), mask=pair.mask, initial=start,
     )  # fmt: skip
     named = (preset or DEFAULT_PRESET) if config is None else None
     facts = _facts(result, pair, inputs, named, label_map)
@@ -112,6 +120,7 @@ def _read_pair(
     moving_labels: str | Path | None,
     label_map: str | None,
     prefer: Prefer | None,
+    mask: str | Path | None,
 ) -> _Pair:
     from registration.world import check_overlap, labels_onto_grid, onto_grid
 
@@ -143,8 +152,29 @@ def _read_pair(
 
     return _Pair(
         grid=grids[0], fixed=on_fixed[0], moving=on_fixed[1], fixed_labels=maps[0],
-        moving_labels=maps[1], inside=inside, notes=tuple(dict.fromkeys([*said, *notes])),
+        moving_labels=maps[1], inside=inside, mask=_mask(mask, inside, grids[0], prefer),
+        notes=tuple(dict.fromkeys([*said, *notes])),
     )  # fmt: skip
+
+
+def _mask(
+    path: str | Path | None, inside: Tensor, grid: Grid, prefer: Prefer | None
+) -> Tensor | None:
+    """Return where voxels are compared: in both images, and in the mask if there is one."""
+    if path is None:
+        return None if bool(inside.all()) else inside
+    from cardiogen.data import read_image
+
+    image = read_image(path, prefer=prefer, frames="one", contrast=False)
+    _check_grids_match(image.grid, grid, path)
+    chosen = _tensor(image, "float32") != 0
+    if not bool((chosen & (inside > 0)).any()):
+        raise CardiogenError(
+            "N55", path, found="no voxel that both images show",
+            expected="a mask of what to align",
+            remedy="a mask on the grid of the fixed image that is not 0 there",
+        )  # fmt: skip
+    return chosen & (inside > 0)
 
 
 def _image(path: Path, prefer: Prefer | None) -> Image:
@@ -165,14 +195,19 @@ def _labels(path: str | Path, label_map: str | None, prefer: Prefer | None) -> I
 
 
 def _check_grids(image: Image | None, labels: Image, path: str | Path) -> None:
-    if image is None or labels.grid.matches(image.grid, tolerance_mm=0.05):
+    if image is not None:
+        _check_grids_match(labels.grid, image.grid, path)
+
+
+def _check_grids_match(found: Grid, wanted: Grid, path: str | Path) -> None:
+    if found.matches(wanted, tolerance_mm=0.05):
         return
     raise CardiogenError(
         "L40a", path,
-        found=f"labels of shape {labels.grid.shape}, {image.grid.distance_mm(labels.grid):.3g} mm "
+        found=f"labels or a mask of shape {found.shape}, {wanted.distance_mm(found):.3g} mm "
         "from the image",
-        expected=f"the grid of their image, {image.grid.shape}",
-        remedy="the labels of this very image",
+        expected=f"the grid of their image, {wanted.shape}",
+        remedy="the labels or mask of this very image",
     )  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def warp_file(
     target = None
     if reference is not None:
         target = read_image(reference, prefer=prefer, contrast=False).grid
-    transform = _transform(Path(field), target, prefer, phase)
+    transform = read_transform(Path(field), target, prefer, phase)
     grid = transform.grid if target is None else target
     with torch.no_grad():
         coords = _coords(_inverse(transform, field) if inverse else transform, grid, source.grid)
@@ -94,9 +94,10 @@ def warp_file(
     return out
 
 
-def _transform(
-    path: Path, grid: Grid | None, prefer: Prefer | None, phase: float | None
+def read_transform(
+    path: Path, grid: Grid | None, prefer: Prefer | None, phase: float | None = None
 ) -> Transform:
+    """Return one transform of a file of ours, of ANTs or ITK, or of Learn2Reg (on ``grid``)."""
     from cardiogen.transforms import TemporalSVF, load_transform, read_displacement, read_learn2reg
 
     found = load_transform(path) if path.suffix == ".safetensors" else None

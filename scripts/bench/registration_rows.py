@@ -16,7 +16,7 @@ from bench.acdc_pairs import CardiacPair
 from bench.registrars import Registrar
 from cardiogen import ops
 from cardiogen.transforms import Rigid
-from registration import PrepareConfig, RegistrationConfig, StageConfig, TermConfig, register
+from registration import register
 from registration import register_pairs as register_all
 from registration.metrics import STRUCTURES, evaluate_registration
 
@@ -95,11 +95,8 @@ def contrast_table(pairs: list[CardiacPair], seed: int = 1) -> pd.DataFrame:
         truth = _rigid(pair, seed + number)
         moving = ops.warp(_remapped(pair.fixed), truth.inverse().displacement())
         for name, term in terms.items():
-            stage = StageConfig(transform="affine", solver="lbfgs", iterations=(60, 30, 15),
-                                tolerance=1e-5, terms={"a": TermConfig(term=term)})  # fmt: skip
-            config = RegistrationConfig(prepare=PrepareConfig(scale="each"), stages=(stage,))
             began = time.perf_counter()
-            found = register(pair.fixed, moving, pair.grid, config=config).transform
+            found = register(pair.fixed, moving, pair.grid, preset=f"affine_{term}").transform
             seconds = time.perf_counter() - began
             rows.append({"term": name, "patient": pair.name, "seconds": seconds,
                          **_affine_errors(found, truth)})  # fmt: skip

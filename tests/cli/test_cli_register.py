@@ -240,3 +240,31 @@ def test_faults_of_warp(run, refused, files, tmp_path):
     refused(*warp, "r/displacement.nii.gz", "--out", "w.png", status=2, code="U01", words=".nii")
     refused(*warp, "r/displacement.nii.gz", "--order", "2", "--out", "w.nii", status=2,
             code="U01", words="0, 1 or 3")  # fmt: skip
+
+
+def test_mask_says_where_images_are_compared(run, refused, files, tmp_path):
+    image, _ = heart_like(6.5)
+    image[:, :, 30:] += 300.0 * np.random.default_rng(0).random((5, 33, 8), dtype=np.float32)
+    write_image(tmp_path / "moving.nii.gz", image, files, overwrite=True)
+    keep = np.zeros(SHAPE, np.uint8)
+    keep[:, :, :28] = 1
+    write_image(tmp_path / "keep.nii.gz", keep, files)
+    moves = []
+    for out, more in (("a", ()), ("b", ("--mask", "keep.nii.gz"))):
+        assert run(*PAIR, *more, "--out", out).code == 0
+        field = read_displacement(tmp_path / out / "displacement.nii.gz")
+        moves.append(float(field.displacement()[..., 33:].abs().mean()))
+    assert moves[1] < 0.5 * moves[0]
+    write_image(tmp_path / "none.nii.gz", 0 * keep, files)
+    refused(*PAIR, "--mask", "none.nii.gz", "--out", "c", status=3, code="N55")
+    write_image(tmp_path / "far.nii.gz", keep, a_grid(shift=(9.0, 0, 0)))
+    refused(*PAIR, "--mask", "far.nii.gz", "--out", "c", status=3, code="L40a")
+
+
+def test_initial_transform_is_where_the_search_begins(run, files, tmp_path):
+    assert run(*PAIR, "--out", "a").code == 0
+    (tmp_path / "still.toml").write_text(QUICK.replace("[4, 3]", "[1]"))
+    still = ("register", "fixed.nii.gz", "moving.nii.gz", "--config", "still.toml", *LABELS)
+    alone = run(*still, "--out", "b", "--json").json
+    begun = run(*still, "--initial", "a/displacement.nii.gz", "--out", "c", "--json").json
+    assert begun["metrics"][0]["mean_dice"] > alone["metrics"][0]["mean_dice"] + 0.02
