@@ -10,8 +10,8 @@ from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Sequence
 from cardiogen.models import encode_condition
 from cardiogen.models.completion import any_health
-from cardiogen.models.disease import disease_covariance
 from cardiogen.models.cycle import decode_phenotypes, encode_cycle
+from cardiogen.models.disease import disease_covariance
 from cardiogen.population import (
     heart_vertices,
     render_labels,

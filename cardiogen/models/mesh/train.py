@@ -1,0 +1,76 @@
+"""Training the mesh VAE: from a linear start, by the one training loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cardiogen.base import CardiogenError, Note
+from cardiogen.engine.fit import fit
+from cardiogen.engine.fit.processes import Device
+from cardiogen.models.mesh.conditions import describe_conditions
+from cardiogen.models.mesh.config import MeshConfig
+from cardiogen.models.mesh.examples import MeshExamples
+from cardiogen.models.mesh.model import MeshModel
+from cardiogen.models.mesh.noise import fit_noise
+from cardiogen.models.mesh.start import start_network
+from cardiogen.models.mesh.task import MeshTask
+
+_FEWEST = 5
+
+
+def train_mesh(
+    examples: MeshExamples,
+    config: MeshConfig,
+    *,
+    held_out: MeshExamples | None = None,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    device: Device = "auto",
+) -> MeshModel:
+    """Return a mesh model trained on examples.
+
+    Args:
+        examples: hearts to learn from.
+        config: architecture and training.
+        held_out: hearts to validate on, if ``config.fit.validate_every`` is set.
+        folder: of checkpoints and logs; None writes nothing.
+        resume: whether to go on from the newest checkpoint there.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        CardiogenError: C28 for fewer than 5 hearts; see also ``engine.fit.fit``.
+    """
+    notes = _enough(examples, config)
+    table = describe_conditions(examples.conditions, names=examples.names, units=examples.units)
+    network = start_network(examples, config, table)
+    task = MeshTask(network, examples, held_out)
+    fitted = fit(
+        task, config.fit, folder=folder, resume=resume, device=device,
+        fingerprint=f"mesh/{config.model_dump_json(exclude={'fit'})}/{len(examples)}",
+        description="training mesh",
+    )  # fmt: skip
+    network = fitted.module.cpu()
+    noise = fit_noise(
+        network, examples, modes=config.noise_modes, frame_modes=config.shape_modes,
+        seed=config.seed,
+    )  # fmt: skip
+    return MeshModel(
+        network, noise, table, examples.faces, topology=examples.topology,
+        staged=examples.staged, notes=(*notes, *fitted.notes), history=tuple(fitted.history),
+    )  # fmt: skip
+
+
+def _enough(examples: MeshExamples, config: MeshConfig) -> list[Note]:
+    """Refuse fewer than 5 hearts; note fewer than two for each latent."""
+    count = len(examples)
+    if count < _FEWEST:
+        raise CardiogenError(
+            "C28", "cohort", found=f"{count} hearts", expected=f"at least {_FEWEST}",
+            remedy="a larger cohort",
+        )  # fmt: skip
+    if count >= 2 * config.latents:
+        return []
+    return [
+        Note("C28", "cohort", f"{count} hearts are few for {config.latents} latents; spreads and "
+             "dependences are uncertain")
+    ]  # fmt: skip

@@ -1,0 +1,212 @@
+"""The volume model: a conditional VAE of 3D label maps at end diastole, end systole or both.
+
+    z ~ p(z | factors),   labels = argmax G(z, code(factors)),   q(z | labels, factors) Gaussian,
+
+in the heart frame of ``models.voxel.lattice``. A latent vector is (z, code).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from cardiogen.base import CardiogenError
+from cardiogen.data.grid import Grid
+from cardiogen.data.sequence import Sequence
+from cardiogen.models.protocol import CONDITION_COLUMNS, Posterior
+from cardiogen.models.volume.config import VolumeConfig
+from cardiogen.models.volume.network import VolumeNetwork
+from cardiogen.models.voxel import (
+    CodedLatents,
+    LatentPrior,
+    Slots,
+    beats,
+    channels,
+    encoded,
+    find_pose,
+    from_plain,
+    hard_labels,
+    heart_grid,
+    lifted,
+    no_meshes,
+    probabilities,
+    to_heart,
+    to_plain,
+)
+
+_NETWORK, _BASE = "network.", "base_mm"
+_PHASE_TOLERANCE = 1e-6
+
+
+class VolumeModel:
+    """``AnatomyModel`` without meshes, and ``models.voxel.LabelModel``.
+
+    Args:
+        network: trained, in evaluation mode, on the CPU.
+        prior: of z.
+        config: architecture.
+        es_phase: mean phase of end systole in the training data; NaN if unknown.
+        base_mm: mean height of the base in every slot, heart frame ``(T,)``.
+    """
+
+    topology = None
+
+    def __init__(
+        self,
+        network: VolumeNetwork,
+        prior: LatentPrior,
+        config: VolumeConfig,
+        *,
+        es_phase: float,
+        base_mm: NDArray[np.float64],
+    ) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self._prior, self.config, self.es_phase = prior, config, float(np.float32(es_phase))
+        self.base_mm = base_mm
+        self.slots = Slots(config.frames)
+        self.lattice = heart_grid(config.shape, config.spacing_mm)
+
+    @property
+    def known_phases(self) -> tuple[float, ...]:
+        """Phases that the model can decode."""
+        return tuple(self.slots.phases(self.es_phase).tolist())
+
+    def check_condition(self, condition: Tensor) -> None:
+        """Refuse a factor outside its training range (D01) or an unseen combination (D02)."""
+        self._prior.check_condition(condition)
+
+    def prior(self, condition: Tensor) -> CodedLatents:
+        """Return the latents given a condition ``(5,)``, any entries of which may be NaN."""
+        return CodedLatents(self._prior.z(condition), self._code(condition).double())
+
+    def with_condition(self, latent: Tensor, condition: Tensor) -> Tensor:
+        """Return the same heart under another condition: z stays, the code changes."""
+        z = latent[: self.config.latent]
+        return torch.cat([z, self._code(condition).to(z)])
+
+    def posterior(
+        self, observed: Sequence, condition: Tensor, *, healthy: bool = False
+    ) -> Posterior:
+        """Return the encoder's Gaussian given ED, ES or both.
+
+        ``healthy`` changes nothing: q(z | x, c) is as wide as training made it.
+
+        Raises:
+            CardiogenError: L49 if no frame that the model knows is there; L37, L48, L60, L61 for
+                frames without a whole heart or too large for the lattice.
+        """
+        filled = self.slots.place(observed)
+        if all(frame is None for frame in filled):
+            raise CardiogenError(
+                "L49", observed.subject_id, found="no end-diastolic or end-systolic frame in use",
+                expected=" or ".join(self.slots.names), remedy="a label map of such a frame",
+            )  # fmt: skip
+        pose, margin = find_pose(observed)
+        if observed.ed == observed.es:
+            # Posed by end systole, whose base lies under that of ED.
+            pose = lifted(pose, self.base_mm[-1])
+        labels = np.zeros((len(filled), *self.lattice.shape), np.uint8)
+        for slot, frame in enumerate(filled):
+            if frame is not None:
+                labels[slot] = to_heart(
+                    observed.labels[[frame]], observed.grid, pose, self.lattice,
+                    where=f"{observed.subject_id}, frame {frame}",
+                )[0]  # fmt: skip
+        present = np.array([frame is not None for frame in filled])
+        return Posterior(self.encode(labels, present, condition), pose, margin)
+
+    @torch.no_grad()
+    def encode(
+        self, labels: NDArray[np.uint8], present: NDArray[np.bool_], condition: Tensor
+    ) -> CodedLatents:
+        """Return q(z | x, c) of heart-frame labels ``(T, D, H, W)``, those present ``(T,)``."""
+        code = self.network.mapping(condition[None])
+        hot = channels(torch.from_numpy(labels)[None], torch.from_numpy(present)[None])
+        mean, log_var = self.network.encode(hot, code)
+        return encoded(mean[0], log_var[0], code[0])
+
+    def decode_labels(self, latent: Tensor, phases: ArrayLike) -> tuple[NDArray[np.uint8], Grid]:
+        """Return structures ``(T, D, H, W)`` at phases of ``known_phases``, and their lattice.
+
+        Raises:
+            CardiogenError: D04 for any other phase: the model knows nothing in between.
+        """
+        slots = [self._slot(float(phase)) for phase in np.atleast_1d(phases)]
+        return self._frames(latent)[slots], self.lattice
+
+    @torch.no_grad()
+    def _frames(self, latent: Tensor) -> NDArray[np.uint8]:
+        z, code = latent.float()[None].split([self.config.latent, self.config.code], dim=1)
+        return hard_labels(probabilities(self.network.decode(z, code))[0])
+
+    def _slot(self, phase: float) -> int:
+        away = np.abs(np.mod(phase, 1.0) - np.array(self.known_phases))
+        if not away.min() <= _PHASE_TOLERANCE:
+            shown = ", ".join(f"{known:.4g}" for known in self.known_phases)
+            raise CardiogenError(
+                "D04", "--phases", found=f"phase {phase:g}",
+                expected=f"{shown}: this model knows {self.config.frames} alone",
+                remedy="these phases, or a model of the whole cycle",
+            )  # fmt: skip
+        return int(away.argmin())
+
+    def decode(self, latent: Tensor, phases: ArrayLike) -> NDArray[np.float64]:
+        """Refuse: there are no meshes (U12); see :meth:`decode_labels`."""
+        raise no_meshes()
+
+    def is_possible(self, latent: Tensor) -> bool:
+        """Whether all structures are there, and both ventricles smaller at end systole."""
+        return beats(self._frames(latent), self.lattice)
+
+    def end_systole(self, latent: Tensor) -> float:
+        """Return the mean phase of end systole in the training data."""
+        return self.es_phase
+
+    @torch.no_grad()
+    def _code(self, condition: Tensor) -> Tensor:
+        return self.network.mapping(condition[None])[0]
+
+    def tensors(self) -> dict[str, NDArray[np.float32]]:
+        """Return all weights by name."""
+        weights = {_NETWORK + n: t.numpy() for n, t in self.network.state_dict().items()}
+        return weights | self._prior.tensors() | {_BASE: self.base_mm.astype(np.float32)}
+
+    def architecture(self) -> dict[str, int | float | str]:
+        """Return what :func:`volume_from_tensors` needs beside the weights."""
+        plain = to_plain(self.config)
+        # Weights of losses are no architecture, and critics are not kept.
+        plain.pop("ageing")
+        # JSON knows no NaN: an unknown phase is left out.
+        return plain if np.isnan(self.es_phase) else plain | {"es_phase": self.es_phase}
+
+
+def volume_from_tensors(
+    tensors: Mapping[str, NDArray[np.float32]], architecture: Mapping[str, int | float | str]
+) -> VolumeModel:
+    """Return the model of :meth:`VolumeModel.tensors` and ``architecture``.
+
+    Raises:
+        ValueError: for tensors that do not belong to the architecture.
+    """
+    plain = dict(architecture)
+    es_phase = float(plain.pop("es_phase", np.nan))
+    config = from_plain(VolumeConfig, plain)
+    size = len(CONDITION_COLUMNS)
+    network = VolumeNetwork(config, np.zeros(size), np.ones(size))
+    weights = {
+        name.removeprefix(_NETWORK): torch.from_numpy(np.array(value))
+        for name, value in tensors.items()
+        if name.startswith(_NETWORK)
+    }
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"tensors must be those of the architecture, got {error}") from error
+    rest = {n: a for n, a in tensors.items() if not n.startswith(_NETWORK) and n != _BASE}
+    prior = LatentPrior.from_tensors(rest, config.latent)
+    base_mm = tensors[_BASE].astype(np.float64)
+    return VolumeModel(network, prior, config, es_phase=es_phase, base_mm=base_mm)

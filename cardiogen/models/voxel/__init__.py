@@ -1,0 +1,89 @@
+"""What models of label maps share: lattice, slots, examples, latents, losses."""
+
+from cardiogen.models.voxel.base import base_height_mm, lifted, mean_base_mm
+from cardiogen.models.voxel.config import VoxelConfig, from_plain, to_plain
+from cardiogen.models.voxel.examples import (
+    LabelExample,
+    LabelExamples,
+    pack,
+    sequence_example,
+    sequence_examples,
+)
+from cardiogen.models.voxel.latents import (
+    CodedLatents,
+    LatentPrior,
+    describe_factors,
+    encoded,
+    fit_prior,
+    standard_prior,
+)
+from cardiogen.models.voxel.lattice import (
+    CLASSES,
+    find_pose,
+    heart_grid,
+    posed_grid,
+    require_inside,
+    to_heart,
+)
+from cardiogen.models.voxel.losses import (
+    channels,
+    hard_labels,
+    label_losses,
+    mean_dice,
+    probabilities,
+)
+from cardiogen.models.voxel.population import (
+    population_example,
+    population_examples,
+    shown_pose,
+    training_heart,
+)
+from cardiogen.models.voxel.sequences import (
+    LabelModel,
+    beats,
+    first_smallest,
+    label_sequence,
+    no_meshes,
+)
+from cardiogen.models.voxel.slots import Slots
+
+__all__ = [
+    "CLASSES",
+    "CodedLatents",
+    "LabelExample",
+    "LabelExamples",
+    "LabelModel",
+    "LatentPrior",
+    "Slots",
+    "VoxelConfig",
+    "base_height_mm",
+    "beats",
+    "channels",
+    "describe_factors",
+    "encoded",
+    "find_pose",
+    "first_smallest",
+    "fit_prior",
+    "from_plain",
+    "hard_labels",
+    "heart_grid",
+    "label_losses",
+    "label_sequence",
+    "lifted",
+    "mean_base_mm",
+    "mean_dice",
+    "no_meshes",
+    "pack",
+    "population_example",
+    "population_examples",
+    "posed_grid",
+    "probabilities",
+    "require_inside",
+    "sequence_example",
+    "sequence_examples",
+    "shown_pose",
+    "standard_prior",
+    "to_heart",
+    "to_plain",
+    "training_heart",
+]
