@@ -16,6 +16,7 @@ from cardiogen.engine.config import (
 )
 from cardiogen.models.linear import LinearModel
 from cardiogen.models.linear_fit import fit_linear, population_examples
+from cardiogen.models.mesh.config import MeshTraining
 from cardiogen.models.store import StoredModel, save_model
 
 _LICENCE = "Apache-2.0 (trained on the synthetic reference population only)"
@@ -29,7 +30,7 @@ _CARD = """# Model card: {name}
 | conditions | age {age} years, sex F or M, height {height} cm, weight {weight} kg, \
 systolic pressure {sbp} mmHg; any may be missing |
 | gives | left and right ventricle over the cardiac cycle: meshes and label maps at any phase |
-| size | {ed} end-diastolic and {motion} motion scores |
+| size | {size} |
 | licence | {licence} |
 
 The reference population is a statistical model of healthy adults written from published figures:
@@ -48,7 +49,17 @@ _KINDS = {
     "factors",
     "deformation": "deformation: a template moved by exponentials of smooth velocities, shape and "
     "Fourier motion; conditional Gaussian on factors",
+    "mesh": "mesh: variational autoencoder of vertices, graph network over space and transformer "
+    "over time; conditional prior on factors",
 }
+_SIZES = {
+    "linear": "{ed_modes} end-diastolic and {motion_modes} motion scores",
+    "deformation": "{ed_modes} end-diastolic and {motion_modes} motion scores",
+    "mesh": "{latents} latents and {noise_modes} modes of a smooth residual",
+}
+_TRAININGS: dict[str, type[Training]] = {
+    "linear": LinearTraining, "deformation": DeformationTraining, "mesh": MeshTraining
+}  # fmt: skip
 
 
 def train(
@@ -60,19 +71,21 @@ def train(
     seed: int | None = None,
     config: str | Path | None = None,
     jobs: int = 1,
+    device: str = "auto",
     overwrite: bool = False,
 ) -> Path:
     """Train a model and write its bundle.
 
     Args:
         out: bundle folder to make.
-        model: kind of model: ``linear``, the default, or ``deformation``.
+        model: kind of model: ``linear``, the default, ``deformation`` or ``mesh``.
         cohort: ``population``, the embedded reference population and the default.
         n: number of training hearts, by default 2000.
         seed: same seed, same model; by default 0.
         config: TOML file with the settings of ``engine.config``, or the name of a preset such as
             ``linear``, which made the shipped model; instead of the four arguments.
         jobs: processes that make training data; they do not change the result.
+        device: ``auto``, ``cpu`` or ``cuda``, for networks.
         overwrite: whether ``out`` may be replaced.
 
     Raises:
@@ -86,6 +99,8 @@ def train(
     settings = _settings(out, {k: v for k, v in flags.items() if v is not None}, config)
     if isinstance(settings, DeformationTraining):
         trained = _deformation(settings, jobs)
+    elif isinstance(settings, MeshTraining):
+        trained = _mesh(settings, device)
     else:
         trained = _linear(settings)
     name = f"{trained.kind}-population-{settings.n}"
@@ -118,21 +133,27 @@ def _deformation(settings: DeformationTraining, jobs: int) -> StoredModel:
     )  # fmt: skip
 
 
+def _mesh(settings: MeshTraining, device: str) -> StoredModel:
+    from cardiogen.models.mesh import population_meshes, train_mesh
+
+    examples = population_meshes(settings.n, settings.seed, frames=settings.frames)
+
+    return train_mesh(examples, settings.network, device=device)
+
+
 def _card(model: StoredModel, name: str, settings: Training) -> str:
-    spans = [f"{low:.0f}-{high:.0f}" for low, high in model.latents.factor_range]
-    sizes = model.architecture()
+    spans = {n: f"{low:.0f}-{high:.0f}" for n, (low, high) in model.condition_ranges().items()}
 
     return _CARD.format(
         name=name, kind=_KINDS[model.kind], n=settings.n, seed=settings.seed, licence=_LICENCE,
-        age=spans[0], height=spans[1], weight=spans[2], sbp=spans[3], ed=sizes["ed_modes"],
-        motion=sizes["motion_modes"],
+        size=_SIZES[model.kind].format(**model.architecture()), **spans,
     )  # fmt: skip
 
 
 def _settings(out: Path, flags: dict[str, object], config: str | Path | None) -> Training:
     """Return the settings of a file or those of flags, never a mixture."""
     if config is None:
-        return build_training(flags, "command line")
+        return build_training(_TRAININGS, flags, "command line")
     if flags:
         raise usage_error(
             "--config", f"{', '.join(flags)} beside a file", "either a file or flags",
@@ -140,4 +161,4 @@ def _settings(out: Path, flags: dict[str, object], config: str | Path | None) ->
         )  # fmt: skip
     path = find_config(config)
     check_apart(out, [path])
-    return load_training(path)
+    return load_training(_TRAININGS, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -45,11 +46,6 @@ class DeformationTraining(Training):
     motion_modes: int = Field(default=64, ge=1, le=2000, description="scores of motion")
 
 
-_TRAININGS: dict[str, type[Training]] = {
-    "linear": LinearTraining, "deformation": DeformationTraining
-}  # fmt: skip
-
-
 Config = TypeVar("Config", bound=BaseModel)
 
 
@@ -62,24 +58,26 @@ def load_config(kind: type[Config], path: str | Path) -> Config:
     return build_config(kind, _read_toml(Path(path)), path)
 
 
-def load_training(path: str | Path) -> Training:
+def load_training(kinds: Mapping[str, type[Training]], path: str | Path) -> Training:
     """Read the settings of the model that a TOML file names; see :func:`load_config`."""
-    return build_training(_read_toml(Path(path)), path)
+    return build_training(kinds, _read_toml(Path(path)), path)
 
 
-def build_training(content: dict[str, object], where: str | Path) -> Training:
-    """Return the settings of the model that ``content`` names, ``linear`` if none.
+def build_training(
+    kinds: Mapping[str, type[Training]], content: dict[str, object], where: str | Path
+) -> Training:
+    """Return the settings of the model that ``content`` names, the first of ``kinds`` if none.
 
     Raises:
         CardiogenError: M07 for an unknown model, unknown keys and bad values.
     """
-    model = content.get("model", "linear")
-    if not isinstance(model, str) or model not in _TRAININGS:
+    model = content.get("model", next(iter(kinds)))
+    if not isinstance(model, str) or model not in kinds:
         raise CardiogenError(
-            "M07", where, found=f"model: {model!r}", expected=" or ".join(_TRAININGS),
+            "M07", where, found=f"model: {model!r}", expected=", ".join(kinds),
             remedy="one of these models",
         )  # fmt: skip
-    return build_config(_TRAININGS[model], content, where)
+    return build_config(kinds[model], content, where)
 
 
 def _read_toml(path: Path) -> dict[str, object]:

@@ -78,6 +78,16 @@ class ConditionalGaussian:
             "factor_range": (4, 2),
         }
 
+    def condition_ranges(self) -> dict[str, list[float]]:
+        """Return the least and largest value seen of every continuous factor."""
+        names = [column for column in CONDITION_COLUMNS if column != "sex"]
+
+        return dict(zip(names, self.factor_range.tolist(), strict=True))
+
+    def require_positive(self) -> None:
+        """Refuse (ValueError) factors that no covariance of theirs allows."""
+        np.linalg.cholesky(self.factor_covariance)
+
     def check_condition(self, condition: Tensor) -> None:
         """Refuse a factor outside its training range (D01) or an unseen combination (D02)."""
         values = condition.numpy()[[0, 2, 3, 4]]

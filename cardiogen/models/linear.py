@@ -155,6 +155,10 @@ class LinearModel:
 
         return linear_posterior(self, observed, condition, healthy=healthy)
 
+    def condition_ranges(self) -> dict[str, list[float]]:
+        """Return the least and largest value seen of every continuous factor."""
+        return self.latents.condition_ranges()
+
     def tensors(self) -> dict[str, Array]:
         """Return everything that was learned, by name."""
         return self.weights.tensors()

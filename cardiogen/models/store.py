@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from cardiogen import __version__
 from cardiogen.base import CardiogenError
 from cardiogen.engine.bundle import Array, Bundle, default_bundle_path, read_bundle, write_bundle
-from cardiogen.models.conditional import ConditionalGaussian
 from cardiogen.models.deformation.model import DeformationModel
 from cardiogen.models.linear import LinearModel, LinearWeights
 from cardiogen.models.protocol import CONDITION_COLUMNS, CONDITION_UNITS, AnatomyModel
@@ -57,7 +56,9 @@ class StoredModel(Protocol):
     """What a model must tell to be written."""
 
     kind: str
-    latents: ConditionalGaussian
+
+    def condition_ranges(self) -> dict[str, list[float]]:
+        """Return the least and largest value seen of every continuous factor."""
 
     def tensors(self) -> dict[str, NDArray[np.float64]]:
         """Return everything that was learned, by name."""
@@ -77,8 +78,6 @@ def save_model(
     overwrite: bool = False,
 ) -> Path:
     """Write a model as a bundle."""
-    names = [column for column in CONDITION_COLUMNS if column != "sex"]
-    ranges = dict(zip(names, model.latents.factor_range.tolist(), strict=True))
     description = {
         "kind": model.kind,
         "name": name,
@@ -87,7 +86,7 @@ def save_model(
         "label_map": "ukbb",
         "condition_columns": list(CONDITION_COLUMNS),
         "condition_units": list(CONDITION_UNITS),
-        "condition_ranges": ranges,
+        "condition_ranges": model.condition_ranges(),
         "template_sha256": template_sha256(),
         "training_data": training_data,
         "licence": licence,
@@ -98,7 +97,10 @@ def save_model(
 def _linear(bundle: Bundle) -> AnatomyModel:
     tensors = _checked(bundle, LinearWeights.names(), _linear_shapes)
 
-    return LinearModel(LinearWeights.from_tensors(tensors))
+    model = LinearModel(LinearWeights.from_tensors(tensors))
+    model.latents.require_positive()
+
+    return model
 
 
 def _linear_shapes(tensors: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
@@ -109,13 +111,18 @@ def _linear_shapes(tensors: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
 
 def _deformation(bundle: Bundle) -> AnatomyModel:
     tensors = _checked(bundle, DeformationModel.names(), DeformationModel.shapes)
-    try:
-        return DeformationModel.from_tensors(tensors, bundle.description.architecture)
-    except (KeyError, ValueError) as error:
-        raise CardiogenError(
-            "M04", bundle.path, found=f"an architecture that does not fit ({error})",
-            expected="the description of a trained model", remedy="the bundle as it was published",
-        ) from error  # fmt: skip
+    model = DeformationModel.from_tensors(tensors, bundle.description.architecture)
+    model.latents.require_positive()
+
+    return model
+
+
+def _mesh(bundle: Bundle) -> AnatomyModel:
+    from cardiogen.models.mesh.model import mesh_from_tensors
+
+    return mesh_from_tensors(
+        dict(bundle.tensors), bundle.description.architecture, topology=template_topology()
+    )
 
 
 def _checked(
@@ -139,28 +146,20 @@ def _checked(
     return {name: a.astype(np.float64) for name, a in bundle.tensors.items()}
 
 
-def _require_heart(model: AnatomyModel, bundle: Bundle) -> None:
-    """Refuse finite weights that describe no distribution or no heart (M04)."""
+def _require_heart(model: AnatomyModel) -> None:
+    """Refuse (ValueError) finite weights that describe no distribution or no heart."""
     unknown = torch.full((len(CONDITION_COLUMNS),), float("nan"), dtype=torch.float64)
-    try:
-        with np.errstate(all="ignore"):
-            prior = model.prior(unknown)
-            found = model.decode(prior.mean, [0.0])
-            np.linalg.cholesky(model.latents.factor_covariance)
-            np.linalg.cholesky(prior.covariance.numpy())
-            if not (np.abs(found) < _LARGEST_MM).all():
-                raise ValueError("a heart larger than a chest")
-    except ValueError as error:  # LinAlgError is one
-        raise CardiogenError(
-            "M04", bundle.path, found=f"weights that describe no heart ({error})",
-            expected="the weights of a trained model", remedy="the bundle as it was published",
-        ) from error  # fmt: skip
+    prior = model.prior(unknown)
+    np.linalg.cholesky(prior.covariance.numpy())
+    if not (np.abs(model.decode(prior.mean, [0.0])) < _LARGEST_MM).all():
+        raise ValueError("a heart larger than a chest")
 
 
 # Kind in model.json -> how to make the model.
 _MODELS: dict[str, Callable[[Bundle], AnatomyModel]] = {
     "linear": _linear,
     "deformation": _deformation,
+    "mesh": _mesh,
 }
 
 
@@ -185,6 +184,13 @@ def load_model(path: str | Path | None = None) -> LoadedModel:
             expected=f"{', '.join(CONDITION_COLUMNS)} in {', '.join(CONDITION_UNITS)}",
             remedy="training the model again",
         )  # fmt: skip
-    model = _MODELS[description.kind](bundle)
-    _require_heart(model, bundle)
+    try:
+        with np.errstate(all="ignore"):
+            model = _MODELS[description.kind](bundle)
+            _require_heart(model)
+    except (KeyError, ValueError) as error:  # LinAlgError is a ValueError
+        raise CardiogenError(
+            "M04", bundle.path, found=f"weights that describe no heart ({error})",
+            expected="the weights of a trained model", remedy="the bundle as it was published",
+        ) from error  # fmt: skip
     return LoadedModel(model, bundle)

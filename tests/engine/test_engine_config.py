@@ -3,6 +3,7 @@
 import pytest
 
 from cardiogen.base import CardiogenError
+from cardiogen.cli.train import _TRAININGS
 from cardiogen.engine.config import (
     LinearTraining,
     build_config,
@@ -30,7 +31,7 @@ def test_config_presets_are_valid():
     presets = [path] if path.is_file() else sorted(path.parent.glob("*.toml"))
     assert presets, f"no preset beside {path}"
     for preset in presets:
-        load_training(preset)
+        load_training(_TRAININGS, preset)
 
 
 def test_bare_names_are_presets_unless_there_is_such_a_file(tmp_path, monkeypatch):

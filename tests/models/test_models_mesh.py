@@ -66,7 +66,7 @@ def cohort(count, seed, frames=5):
     conditions = np.stack([70 + 10 * size, 60 + 5 * ejection], axis=1)
     return MeshExamples(
         vertices=vertices, phases=phases, conditions=conditions, faces=FACES,
-        names=("EDVI", "EF"), units=("mL/m2", "%"),
+        names=("EDVI", "EF"), units=("mL/m2", "0 = F, 1 = M"),
     )  # fmt: skip
 
 
@@ -217,7 +217,7 @@ def test_tensors_and_architecture_are_the_whole_model(model):
     assert np.array_equal(model.decode(latent, [0.0, 0.3]), again.decode(latent, [0.0, 0.3]))
     assert np.array_equal(again.faces, FACES)
     assert again.table.names == ("EDVI", "EF")
-    assert again.table.units == ("mL/m2", "%")
+    assert again.table.units == ("mL/m2", "0 = F, 1 = M")
     assert all(a.dtype == np.float32 for a in model.tensors().values())
     broken = model.tensors()
     del broken["network.linear"]

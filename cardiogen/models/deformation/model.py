@@ -95,6 +95,10 @@ class DeformationModel:
 
         return deformation_posterior(self, observed, condition, healthy=healthy)
 
+    def condition_ranges(self) -> dict[str, list[float]]:
+        """Return the least and largest value seen of every continuous factor."""
+        return self.latents.condition_ranges()
+
     def tensors(self) -> dict[str, Array]:
         """Return everything that was learned, by name."""
         modes = {name: getattr(self.decoder.modes, name) for name in VelocityModes.names()}

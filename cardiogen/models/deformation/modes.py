@@ -25,7 +25,7 @@ from cardiogen.models.cycle import HARMONICS, fourier_basis
 Array = NDArray[np.float64]
 
 _FUNCTIONS = 2 * HARMONICS
-_FEW = 8
+_FEW, _RANK = 8, 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,13 +140,17 @@ def _principal(rows: Array, count: int) -> tuple[Array, Array, Array]:
 
 
 def _directions(rows: Array, count: int) -> tuple[Array, Array]:
-    """Return the largest sums of squares along unit directions, and those ``(count, P)``."""
+    """Return the largest sums of squares along unit directions, and those, at most ``count``."""
     count = min(count, *rows.shape)
-    if len(rows) > rows.shape[1]:
-        return _largest(rows.T @ rows, count)
-    values, weights = _largest(rows @ rows.T, count)
+    wide = len(rows) <= rows.shape[1]
+    values, modes = _largest(rows @ rows.T if wide else rows.T @ rows, count)
+    # Rows of low rank have no more directions than that.
+    kept = values > _RANK * values[0]
+    values, modes = values[kept], modes[kept]
+    if wide:
+        modes = _signed(modes @ rows / np.sqrt(values)[:, None])
 
-    return values, _signed(weights @ rows / np.sqrt(values)[:, None])
+    return values, modes
 
 
 def _largest(matrix: Array, count: int) -> tuple[Array, Array]:

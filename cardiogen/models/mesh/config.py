@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from cardiogen.engine.config import Training
 from cardiogen.engine.fit import FitConfig
 
 
@@ -67,3 +70,11 @@ class MeshConfig(BaseModel):
         if info.data.get("width", value) % value:
             raise ValueError("must divide width")
         return value
+
+
+class MeshTraining(Training):
+    """What ``cardiogen train`` takes for a mesh model."""
+
+    model: Literal["mesh"] = "mesh"
+    frames: int = Field(default=10, ge=2, le=100, description="of every training heart")
+    network: MeshConfig = Field(default_factory=MeshConfig)

@@ -34,6 +34,8 @@ Array = NDArray[np.float64]
 
 _DENSE = np.arange(100) / 100.0
 _EJECTED = 0.995
+# Units hold commas: "0 = F, 1 = M".
+_SEPARATOR = " | "
 
 
 class MeshModel:
@@ -49,6 +51,8 @@ class MeshModel:
         notes: findings of the training.
         history: rows of the training log.
     """
+
+    kind = "mesh"
 
     def __init__(
         self,
@@ -197,6 +201,12 @@ class MeshModel:
         emptied = (volume[0] - volume) / max(volume[0] - volume.min(), 1e-9)
         return float(_DENSE[int(np.argmax(emptied >= _EJECTED))])
 
+    def condition_ranges(self) -> dict[str, list[float]]:
+        """Return the least and largest value seen of every continuous factor."""
+        spans = zip(self.table.names, self.table.low, self.table.high, strict=True)
+
+        return {name: [float(low), float(high)] for name, low, high in spans if name != "sex"}
+
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """Return everything that is learned, float32."""
         found = {f"network.{n}": t.numpy() for n, t in self.network.state_dict().items()}
@@ -210,8 +220,8 @@ class MeshModel:
         config = self.network.config.model_dump(exclude={"fit"})
         config["channels"] = ",".join(str(c) for c in config["channels"])
         return config | {
-            "condition_names": ",".join(self.table.names),
-            "condition_units": ",".join(self.table.units),
+            "condition_names": _SEPARATOR.join(self.table.names),
+            "condition_units": _SEPARATOR.join(self.table.units),
             "staged": int(self.staged),
             "rest_mm": self.noise.rest_mm,
         }
@@ -287,8 +297,8 @@ def mesh_from_tensors(
             expected="those of a mesh model", remedy="the bundle as it was published",
         ) from error  # fmt: skip
     table = ConditionTable(
-        tuple(str(told["condition_names"]).split(",")),
-        tuple(str(told["condition_units"]).split(",")),
+        tuple(str(told["condition_names"]).split(_SEPARATOR)),
+        tuple(str(told["condition_units"]).split(_SEPARATOR)),
         **{n: a.astype(np.float64) for n, a in parts["table"].items()},
     )
     noise = SmoothNoise(**parts["noise"], rest_mm=float(told["rest_mm"]))

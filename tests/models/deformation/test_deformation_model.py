@@ -116,7 +116,8 @@ def test_bundle_round_trip(small_model, latent, tmp_path):
 def test_bundle_of_another_lattice_is_refused(small_model, tmp_path, change, words):
     architecture = small_model.architecture()
     small_model_like = type("M", (), {
-        "kind": "deformation", "latents": small_model.latents, "tensors": small_model.tensors,
+        "kind": "deformation", "tensors": small_model.tensors,
+        "condition_ranges": small_model.latents.condition_ranges,
         "architecture": lambda self: architecture | change,
     })()  # fmt: skip
     path = save_model(tmp_path / "b", small_model_like, name="d", training_data={}, licence="x",
