@@ -17,7 +17,6 @@ import typer
 
 from cardiogen import __version__
 from cardiogen.base.errors import CardiogenError, Exit
-from cardiogen.cli.individual import add_individual_commands
 from cardiogen.cli.motion import add_commands
 
 if TYPE_CHECKING:
@@ -303,43 +302,7 @@ def train_command(
     _show(str(folder), {"bundle": str(folder)}, as_json)
 
 
-@app.command("evaluate")
-def evaluate_command(
-    bundle: Annotated[
-        Path | None, typer.Argument(help="Model bundle; default: the one shipped.")
-    ] = None,
-    *,
-    out: Annotated[Path, typer.Option(help="Folder to make.")],
-    cohort: Annotated[
-        str, typer.Option(help="population, or a folder of patients with ED and ES label maps.")
-    ] = "population",
-    size: Annotated[
-        Literal["small", "full"], typer.Option(help="small takes minutes, full hours.")
-    ] = "small",
-    n: Annotated[
-        int | None, typer.Option("-n", "--n", help="Held-out hearts instead of those of --size.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same report.")] = 0,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Evaluate a model: generation, conditioning, validity, completion and more, as a report."""
-    _use_one_thread()
-    from cardiogen.cli.evaluate import evaluate
-
-    folder = evaluate(
-        bundle, out=out, cohort=cohort, size=size, n=n, seed=seed, overwrite=overwrite
-    )
-    counts = json.loads((folder / "report.json").read_text(encoding="utf-8"))["verdicts"]
-    lines = [
-        f"{name}: " + ", ".join(f"{count} {word}" for word, count in found.items())
-        for name, found in counts.items()
-    ]
-    _show("\n".join([*lines, str(folder)]), {"folder": str(folder), "verdicts": counts}, as_json)
-
-
 add_commands(app)
-add_individual_commands(app)
 
 
 def main() -> None:
