@@ -29,7 +29,8 @@ FLOORS = {
     "cardiogen.models": 8,
     "cardiogen.synthesis": 9,
     "cardiogen.export": 9,
-    "cardiogen.cli": 10,
+    "cardiogen.evaluate": 10,
+    "cardiogen.cli": 11,
 }
 SOURCES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 

@@ -17,6 +17,7 @@ import typer
 
 from cardiogen import __version__
 from cardiogen.base.errors import CardiogenError, Exit
+from cardiogen.cli.individual import add_individual_commands
 from cardiogen.cli.motion import add_commands
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ Height = Annotated[float | None, typer.Option(help="cm.")]
 Weight = Annotated[float | None, typer.Option(help="kg.")]
 Sbp = Annotated[float | None, typer.Option(help="Systolic blood pressure, mmHg.")]
 LabelMap = Annotated[str, typer.Option(help="Codes of label files: ukbb, acdc or mnms.")]
+AnyLabelMap = Annotated[
+    str | None, typer.Option("--label-map", help="Codes of label files: ukbb, acdc or mnms.")
+]
 Model = Annotated[Path | None, typer.Option(help="Model bundle; default: the one shipped.")]
 Formats = Annotated[str, typer.Option("--format", help="Some of nifti,vtp,stl,glb,png,csv; all.")]
 Space = Annotated[Literal["ras", "lps"], typer.Option(help="Axes of the mesh files.")]
@@ -147,9 +151,7 @@ def complete_command(
     out: Annotated[
         Path | None, typer.Option(help="Folder to make; default: a fresh name.")
     ] = None,
-    label_map: Annotated[
-        str | None, typer.Option(help="Codes of label files: ukbb, acdc or mnms.")
-    ] = None,
+    label_map: AnyLabelMap = None,
     age: Age = None,
     sex: Sex = None,
     height: Height = None,
@@ -198,9 +200,7 @@ def measure_command(
     path: Annotated[
         Path, typer.Argument(help="NIfTI file, closed mesh, subject or cohort folder.")
     ],
-    label_map: Annotated[
-        str | None, typer.Option(help="Codes of label files: ukbb, acdc or mnms.")
-    ] = None,
+    label_map: AnyLabelMap = None,
     out: Annotated[Path | None, typer.Option(help="CSV to write; default: print.")] = None,
     frames: Annotated[bool, typer.Option(help="Also write OUT_frames.csv.")] = False,
     segments: Annotated[
@@ -254,9 +254,7 @@ def check_command(
     layout: Annotated[
         str | None, typer.Option(help="cardiogen, acdc, acdc_dev25 or ukbb; default: found.")
     ] = None,
-    label_map: Annotated[
-        str | None, typer.Option(help="Codes of label files: ukbb, acdc or mnms.")
-    ] = None,
+    label_map: AnyLabelMap = None,
     as_json: Json = False,
 ) -> None:
     """Name every fault of a cohort in one pass; nothing is changed."""
@@ -302,7 +300,43 @@ def train_command(
     _show(str(folder), {"bundle": str(folder)}, as_json)
 
 
+@app.command("evaluate")
+def evaluate_command(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="Model bundle; default: the one shipped.")
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    cohort: Annotated[
+        str, typer.Option(help="population, or a folder of patients with ED and ES label maps.")
+    ] = "population",
+    size: Annotated[
+        Literal["small", "full"], typer.Option(help="small takes minutes, full hours.")
+    ] = "small",
+    n: Annotated[
+        int | None, typer.Option("-n", "--n", help="Held-out hearts instead of those of --size.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same report.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a model: generation, conditioning, validity, completion and more, as a report."""
+    _use_one_thread()
+    from cardiogen.cli.evaluate import evaluate
+
+    folder = evaluate(
+        bundle, out=out, cohort=cohort, size=size, n=n, seed=seed, overwrite=overwrite
+    )
+    counts = json.loads((folder / "report.json").read_text(encoding="utf-8"))["verdicts"]
+    lines = [
+        f"{name}: " + ", ".join(f"{count} {word}" for word, count in found.items())
+        for name, found in counts.items()
+    ]
+    _show("\n".join([*lines, str(folder)]), {"folder": str(folder), "verdicts": counts}, as_json)
+
+
 add_commands(app)
+add_individual_commands(app)
 
 
 def main() -> None:

@@ -73,6 +73,7 @@ def write_one(
             **parameters,
         },
         extrapolated=bool(parameters["extrapolated"]),
+        cross_sectional=bool(parameters.get("cross_sectional", False)),
         space=options.space,
         formats=options.formats,
         label_map=options.label_map,

@@ -1,5 +1,6 @@
 """Files of hearts: NIfTI, VTP/PVD, STL, animated GLB, CSV, JSON and pictures."""
 
+from cardiogen.export.ages import write_ages
 from cardiogen.export.axes import HeartAxes, axes_from_labels, axes_from_mesh
 from cardiogen.export.bullseye import (
     bullseye_figure,
@@ -18,6 +19,7 @@ from cardiogen.export.heart import (
 )
 from cardiogen.export.label_names import code_names, write_label_names
 from cardiogen.export.marks import Marks
+from cardiogen.export.norm_map import write_norm_bullseye
 from cardiogen.export.picture import heart_figure, write_preview
 from cardiogen.export.render import Camera, heart_camera, rasterize, render_heart
 from cardiogen.export.sheet import write_contact_sheet
@@ -77,6 +79,7 @@ __all__ = [
     "strain_figure",
     "subject_row",
     "to_space",
+    "write_ages",
     "write_bullseye",
     "write_contact_sheet",
     "write_frames",
@@ -85,6 +88,7 @@ __all__ = [
     "write_label_names",
     "write_measures",
     "write_mesh_series",
+    "write_norm_bullseye",
     "write_preview",
     "write_stl",
     "write_stl_surfaces",

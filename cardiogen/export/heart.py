@@ -54,6 +54,7 @@ def write_heart(
     parameters: Mapping[str, object],
     synthetic: bool = True,
     extrapolated: bool = False,
+    cross_sectional: bool = False,
     space: Space = "ras",
     formats: Iterable[Format] = FORMATS,
     label_map: str = "ukbb",
@@ -71,6 +72,7 @@ def write_heart(
         parameters: whatever made this heart, for ``parameters.json``.
         synthetic: whether the heart is generated; every file says so.
         extrapolated: whether its factors lie outside the training data; every file says so too.
+        cross_sectional: whether it shows a heart under factors that it was not observed with.
         space: space of the mesh files; NIfTI is RAS by definition.
         formats: which kinds of file to write; parameters.json and README.txt come always.
         label_map: codes of ``labels.nii.gz``.
@@ -90,7 +92,8 @@ def write_heart(
     unknown = set(formats) - set(FORMATS)
     if unknown:
         raise ValueError(f"formats must be among {FORMATS}, got {sorted(unknown)}")
-    marks, written = Marks(synthetic=synthetic, extrapolated=extrapolated), []
+    marks = Marks(synthetic=synthetic, extrapolated=extrapolated, cross_sectional=cross_sectional)
+    written: list[Path] = []
     if "nifti" in formats and sequence.labels is not None:
         written += _write_labels(folder, sequence, label_map, marks, overwrite)
     if sequence.vertices is not None:

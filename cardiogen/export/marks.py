@@ -12,20 +12,26 @@ class Marks:
     Attributes:
         synthetic: the heart is generated.
         extrapolated: its factors lie outside the training data of the model that made it.
+        cross_sectional: it was moved to other factors by what differs between people. Files that
+            are not say nothing of it.
     """
 
     synthetic: bool
     extrapolated: bool = False
+    cross_sectional: bool = False
 
     @property
     def words(self) -> tuple[str, ...]:
         """Names of the marks that hold, for titles and headers."""
-        return tuple(name for name, holds in self.flags.items() if holds)
+        return tuple(name.replace("_", "-") for name, holds in self.flags.items() if holds)
 
     @property
     def flags(self) -> dict[str, bool]:
         """Every mark by name, for formats that can say no as well as yes."""
-        return asdict(self)
+        flags = asdict(self)
+        if not self.cross_sectional:
+            del flags["cross_sectional"]
+        return flags
 
     @property
     def cells(self) -> dict[str, int]:

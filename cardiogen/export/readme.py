@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
+from cardiogen.export.ages import CROSS_SECTIONAL
 from cardiogen.export.marks import Marks
 from cardiogen.export.space import Space
 
@@ -52,7 +54,12 @@ def readme_text(
         if marks.synthetic
         else "Written by cardiogen from given data; not synthetic."
     )
-    lines = [origin, *([_EXTRAPOLATED] if marks.extrapolated else []), ""]
+    lines = [
+        origin,
+        *([_EXTRAPOLATED] if marks.extrapolated else []),
+        *(wrap(CROSS_SECTIONAL, 95) if marks.cross_sectional else []),
+        "",
+    ]
     for prefix, text in _EXPLANATIONS.items():
         if any(name.startswith(prefix) for name in names):
             explained = text.format(codes=shown_codes, label_map=label_map)

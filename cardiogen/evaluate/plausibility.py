@@ -1,0 +1,85 @@
+"""Plausibility: do hearts fit the published ranges of healthy adults, and physics?
+
+The Healthy Hearts Consortium's 95 % intervals should hold 95 % of hearts: all of them inside means
+collapsed variance. Every heart is judged by the range of its own sex and age.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cardiogen.data.factors import Factors
+from cardiogen.evaluate.hearts import DRIFT, MEASURES, STROKES, Hearts
+from cardiogen.evaluate.lines import Array, Band, Line, Result, estimated, missing
+from cardiogen.evaluate.settings import Size
+from cardiogen.measure.distribution import bootstrap, share_interval
+from cardiogen.measure.reference import reference
+
+INSIDE: Band = (0.93, 0.97)
+SHIFT: Band = (-0.2, 0.2)
+SPREAD: Band = (0.9, 1.1)
+ALMOST_ALL: Band = (0.95, None)
+_STROKES_APART, _MASS_DRIFT = 0.10, 0.05
+_INTERVAL_SD = 1.959964
+
+
+def plausibility(
+    factors: Sequence[Factors], methods: Mapping[str, Hearts], size: Size, *, seed: int
+) -> Result:
+    """Return how hearts of every method lie in published ranges, by sex, and obey physics."""
+    lines: list[Line] = []
+    women = np.array([f.sex == "F" for f in factors])
+    for name, hearts in methods.items():
+        scores = z_scores(hearts.phenotypes, factors)
+        for sex, members in (("F", women), ("M", ~women)):
+            lines += _ranges(scores[members & hearts.made], sex, name, hearts, size, seed)
+        lines += _physics(hearts, name)
+
+    return Result(tuple(lines))
+
+
+def z_scores(phenotypes: Array, factors: Sequence[Factors]) -> Array:
+    """Return how many published SDs every measure lies above its sex and age's mean ``(N, P)``."""
+    middles = [[reference(measure, sex=f.sex, age=f.age) for measure in MEASURES] for f in factors]
+    mean = np.array([[r.mean for r in row] for row in middles])
+    sd = np.array([[r.sd for r in row] for row in middles])
+
+    return (phenotypes - mean) / sd
+
+
+def _ranges(
+    scores: Array, sex: str, method: str, hearts: Hearts, size: Size, seed: int
+) -> Iterator[Line]:
+    facts = {"count": len(scores), "failures": hearts.failures}
+    for k, measure in enumerate(MEASURES):
+        of = f"{measure}, {sex}"
+        if len(scores) < 3:
+            yield missing("inside HHC 95 %", method, "fewer than 3 hearts", of=of, **facts)
+            continue
+        z = scores[:, k]
+        inside = int((np.abs(z) <= _INTERVAL_SD).sum())
+        share = share_interval(inside, len(z))
+        yield estimated("inside HHC 95 %", method, share, of=of, wanted=INSIDE, **facts)
+        shift = bootstrap(lambda x: float(x.mean()), z, draws=size.resamples, seed=seed)
+        yield estimated("shift from HHC", method, shift, of=of, unit="SD", wanted=SHIFT, **facts)
+        spread = bootstrap(lambda x: float(x.std(ddof=1)), z, draws=size.resamples, seed=seed)
+        yield estimated("SD over HHC's", method, spread, of=of, wanted=SPREAD, **facts)
+
+
+def _physics(hearts: Hearts, method: str) -> Iterator[Line]:
+    table = hearts.table[hearts.made]
+    facts = {"count": len(table), "failures": hearts.failures}
+    if not len(table):
+        yield missing("stroke volumes within 10 %", method, "no heart was made", **facts)
+        return
+    left, right = table[:, STROKES].T
+    tests: dict[str, NDArray[np.bool_]] = {
+        "stroke volumes within 10 %": np.abs(right / left - 1) <= _STROKES_APART,
+        "mass constant within 5 %": np.abs(table[:, DRIFT]) <= _MASS_DRIFT,
+    }
+    for metric, passed in tests.items():
+        share = share_interval(int(passed.sum()), len(passed))
+        yield estimated(metric, method, share, wanted=ALMOST_ALL, **facts)

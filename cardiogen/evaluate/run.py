@@ -1,0 +1,164 @@
+"""One evaluation: all tasks of a cohort, for a model and its baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cardiogen.base import CardiogenError
+from cardiogen.evaluate.completion import completion
+from cardiogen.evaluate.conditioning import conditioning
+from cardiogen.evaluate.generation import generation
+from cardiogen.evaluate.hearts import (
+    held_out,
+    model_hearts,
+    population_hearts,
+    require_meshes,
+)
+from cardiogen.evaluate.lines import Result
+from cardiogen.evaluate.memorization import TrainingData, memorization
+from cardiogen.evaluate.patients import (
+    patient_completion,
+    patient_reconstruction,
+    read_patients,
+)
+from cardiogen.evaluate.plausibility import plausibility
+from cardiogen.evaluate.reconstruction import reconstruction
+from cardiogen.evaluate.settings import Size
+from cardiogen.evaluate.validity import validity
+from cardiogen.models.protocol import AnatomyModel
+
+POPULATION = "population"
+TASKS = ("generation", "conditioning", "plausibility", "validity", "completion",
+         "reconstruction", "memorization")  # fmt: skip
+_PATIENT_TASKS = ("completion", "reconstruction")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What was found.
+
+    Attributes:
+        cohort: ``population`` or the name of a folder.
+        methods: models in the order of the tables, the one that is judged first.
+        results: task -> its lines, or why there are none.
+        left_out: subjects of the cohort that lack a frame.
+    """
+
+    cohort: str
+    methods: tuple[str, ...]
+    results: Mapping[str, Result]
+    left_out: int = 0
+
+
+def evaluate_models(
+    models: Mapping[str, AnatomyModel],
+    size: Size,
+    *,
+    seed: int,
+    cohort: str = POPULATION,
+    training: TrainingData | None = None,
+    tasks: Sequence[str] = TASKS,
+) -> Evaluation:
+    """Evaluate models on the reference population or on a folder of real patients.
+
+    Args:
+        models: name -> model, the one that is judged first.
+        size: numbers of hearts.
+        seed: same seed, same numbers.
+        cohort: ``population`` or a cohort folder.
+        training: name -> what a bundle says of its training data.
+        tasks: some of ``TASKS``, for a cohort of the population.
+
+    Raises:
+        ValueError: for an unknown task.
+        CardiogenError: for a folder that is no cohort with ED and ES label maps.
+    """
+    if unknown := sorted(set(tasks) - set(TASKS)):
+        raise ValueError(f"tasks must be some of {TASKS}, got {unknown}")
+    if cohort != POPULATION:
+        return _on_patients(models, size, seed, cohort)
+    able, reasons = _with_meshes(models)
+    if not able:
+        reason = "; ".join(reasons.values())
+        return Evaluation(cohort, tuple(models), {t: Result(reason=reason) for t in TASKS})
+    results = _on_population(able, size, seed, training or {}, tasks)
+
+    return Evaluation(cohort, tuple(models), results)
+
+
+def _with_meshes(
+    models: Mapping[str, AnatomyModel],
+) -> tuple[dict[str, AnatomyModel], dict[str, str]]:
+    """Return the models whose hearts can be compared, and why the others cannot."""
+    able, reasons = {}, {}
+    for name, model in models.items():
+        try:
+            require_meshes(model)
+        except CardiogenError as error:
+            reasons[name] = f"{name}: {error}"
+        else:
+            able[name] = model
+    # A baseline alone would judge nothing.
+    return (able, reasons) if next(iter(models)) in able else ({}, reasons)
+
+
+def _on_population(
+    models: Mapping[str, AnatomyModel],
+    size: Size,
+    seed: int,
+    training: TrainingData,
+    tasks: Sequence[str],
+) -> dict[str, Result]:
+    hearts = [held_out(seed, "truth", i) for i in range(size.hearts)]
+    factors = [heart.factors for heart in hearts]
+    others = [held_out(seed, "other", i, given) for i, given in enumerate(factors)]
+    truth = population_hearts(hearts, "held-out hearts")
+    real = population_hearts(others, "other real hearts")
+    methods = {
+        name: model_hearts(model, factors, seed=seed, purpose="generation")
+        for name, model in models.items()
+    } | {"real": real}
+    work: dict[str, Callable[[], Result]] = {
+        "generation": lambda: generation(truth, methods, size, seed=seed),
+        "conditioning": lambda: conditioning(truth, factors, methods, models, size, seed=seed),
+        "plausibility": lambda: plausibility(factors, methods, size, seed=seed),
+        "validity": lambda: validity(hearts, models, size, seed=seed),
+        "completion": lambda: completion(hearts, real, models, size, seed=seed),
+        "reconstruction": lambda: reconstruction(hearts, models, size, seed=seed),
+        "memorization": lambda: memorization(truth, models, training, size, seed=seed),
+    }
+    return {task: _or_reason(work[task]) for task in TASKS if task in tasks}
+
+
+def _on_patients(
+    models: Mapping[str, AnatomyModel], size: Size, seed: int, cohort: str
+) -> Evaluation:
+    patients = read_patients(cohort, size.completed)
+    reason = "needs hearts whose truth is known: --cohort population"
+    results = {task: Result(reason=reason) for task in TASKS if task not in _PATIENT_TASKS}
+    able, reasons = _with_meshes(models)
+    if able:
+        work = {
+            "completion": lambda: patient_completion(patients, able, size, seed=seed),
+            "reconstruction": lambda: patient_reconstruction(patients, able, size, seed=seed),
+        }
+        results |= {task: _or_reason(run) for task, run in work.items()}
+    else:
+        results |= {t: Result(reason="; ".join(reasons.values())) for t in _PATIENT_TASKS}
+
+    found = {task: results[task] for task in TASKS}
+
+    return Evaluation(Path(cohort).name, tuple(models), found, patients.left_out)
+
+
+def _or_reason(work: Callable[[], Result]) -> Result:
+    """Run a task; what a model lacks for it becomes the reason that stands in the report."""
+    try:
+        with np.errstate(invalid="ignore"):
+            return work()
+    except CardiogenError as error:
+        return Result(reason=str(error))
