@@ -17,7 +17,7 @@ from cardiogen.data.factors import Factors
 from cardiogen.data.grid import Grid
 from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Sequence
-from cardiogen.measure.volumes import mesh_volumes
+from cardiogen.measure.volumes import end_of_ejection, mesh_volumes
 from cardiogen.models.protocol import AnatomyModel, Posterior, encode_condition
 from cardiogen.population.pose import Pose, typical_pose
 from cardiogen.population.render import render_sequence, short_axis_grid
@@ -45,7 +45,7 @@ def decode_sequence(
     vertices = pose.to_world(model.decode(latent, phases))
     ed = int(np.argmin(_cyclic_distance(phases, 0.0)))
     topology = model.topology.mirrored() if pose.mirrored else model.topology
-    es = _first_smallest(mesh_volumes(vertices, topology)[Structure.LV])
+    es = end_of_ejection(mesh_volumes(vertices, topology)[Structure.LV])
     return Sequence(
         phases=phases,
         ed=ed,
@@ -55,11 +55,6 @@ def decode_sequence(
         factors=factors,
         subject_id=subject_id,
     )
-
-
-def _first_smallest(volumes: np.ndarray) -> int:
-    least, most = volumes.min(), volumes.max()
-    return int(np.argmax(volumes <= least + 0.005 * (most - least)))
 
 
 def _cyclic_distance(phases: np.ndarray, phase: float) -> np.ndarray:

@@ -4,7 +4,6 @@ call."""
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -19,6 +18,25 @@ from cardiogen import __version__
 from cardiogen.base.errors import CardiogenError, Exit
 from cardiogen.cli.individual import add_individual_commands
 from cardiogen.cli.motion import add_commands
+from cardiogen.cli.options import (
+    Age,
+    AnyLabelMap,
+    Formats,
+    Frames,
+    Height,
+    Json,
+    LabelMap,
+    Model,
+    OrientationFlag,
+    Overwrite,
+    Prefer,
+    Sbp,
+    Seed,
+    Sex,
+    Space,
+    Weight,
+    use_one_thread,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,31 +53,6 @@ app = typer.Typer(
     help="Learn, generate and use 3D and 4D cardiac anatomy.",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Overwrite = Annotated[bool, typer.Option(help="Replace what --out names.")]
-Age = Annotated[float | None, typer.Option(help="Years.")]
-Sex = Annotated[str | None, typer.Option(help="F or M.")]
-Height = Annotated[float | None, typer.Option(help="cm.")]
-Weight = Annotated[float | None, typer.Option(help="kg.")]
-Sbp = Annotated[float | None, typer.Option(help="Systolic blood pressure, mmHg.")]
-LabelMap = Annotated[str, typer.Option(help="Codes of label files: ukbb, acdc or mnms.")]
-AnyLabelMap = Annotated[
-    str | None, typer.Option("--label-map", help="Codes of label files: ukbb, acdc or mnms.")
-]
-Model = Annotated[Path | None, typer.Option(help="Model bundle; default: the one shipped.")]
-Formats = Annotated[str, typer.Option("--format", help="Some of nifti,vtp,stl,glb,png,csv; all.")]
-Space = Annotated[Literal["ras", "lps"], typer.Option(help="Axes of the mesh files.")]
-Prefer = Annotated[
-    Literal["sform", "qform", "pixdim"] | None,
-    typer.Option(help="Which geometry to trust where a header contradicts itself."),
-]
-OrientationFlag = Annotated[
-    Literal["trusted", "assumed", "mirrored"] | None,
-    typer.Option("--orientation", help="Overrides what headers say of left and right."),
-]
-Seed = Annotated[int, typer.Option(help="Same seed, same hearts.")]
-Frames = Annotated[int, typer.Option(help="Frames over the cycle.")]
-
 
 def _records(table: pd.DataFrame) -> list[dict[str, object]]:
     """Return the rows of a table; NaN becomes null."""
@@ -68,14 +61,6 @@ def _records(table: pd.DataFrame) -> list[dict[str, object]]:
 
 def _show(text: str, facts: dict[str, object], as_json: bool) -> None:
     typer.echo(json.dumps(facts, indent=2, allow_nan=False) if as_json else text)
-
-
-def _use_one_thread() -> None:
-    """Keep numpy and torch to one thread, unless the user says otherwise.
-
-    A heart is many small operations: threads cost more than they give. Cores serve `--workers`.
-    """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def _version(wanted: bool) -> None:
@@ -129,7 +114,7 @@ def generate_command(
     as_json: Json = False,
 ) -> None:
     """Generate beating hearts from clinical factors, any of which may be missing."""
-    _use_one_thread()
+    use_one_thread()
     from cardiogen.cli.generate import generate
 
     folder = generate(
@@ -180,7 +165,7 @@ def complete_command(
     as_json: Json = False,
 ) -> None:
     """Complete the cardiac cycle from label maps of any frames, e.g. one ED map."""
-    _use_one_thread()
+    use_one_thread()
     from cardiogen.cli.complete import complete
 
     folder = complete(
@@ -290,7 +275,7 @@ def train_command(
     as_json: Json = False,
 ) -> None:
     """Train a model of anatomy and write it as a bundle."""
-    _use_one_thread()
+    use_one_thread()
     from cardiogen.cli.train import train
 
     folder = train(
@@ -321,7 +306,7 @@ def evaluate_command(
     as_json: Json = False,
 ) -> None:
     """Evaluate a model: generation, conditioning, validity, completion and more, as a report."""
-    _use_one_thread()
+    use_one_thread()
     from cardiogen.cli.evaluate import evaluate
 
     folder = evaluate(

@@ -9,36 +9,32 @@ from typing import Annotated, Literal
 
 import typer
 
+from cardiogen.cli.options import (
+    Age,
+    AnyLabelMap,
+    Extrapolate,
+    Formats,
+    Frames,
+    Height,
+    Json,
+    Model,
+    OrientationFlag,
+    Overwrite,
+    Prefer,
+    Sbp,
+    Seed,
+    Sex,
+    Space,
+    Weight,
+    use_one_thread,
+)
+
 Labels = Annotated[list[Path], typer.Argument(help="Label maps (NIfTI), 3D or 4D.")]
 Phases = Annotated[
     list[float] | None,
     typer.Option("--phase", help="Phase of each map in [0, 1); ED is 0. Repeat it."),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder to make; default: a fresh name.")]
-LabelMap = Annotated[str | None, typer.Option(help="Codes of label files: ukbb, acdc or mnms.")]
-Age = Annotated[float | None, typer.Option(help="Years, of the subject.")]
-Sex = Annotated[str | None, typer.Option(help="F or M.")]
-Height = Annotated[float | None, typer.Option(help="cm.")]
-Weight = Annotated[float | None, typer.Option(help="kg.")]
-Sbp = Annotated[float | None, typer.Option(help="Systolic blood pressure, mmHg.")]
-Space = Annotated[Literal["ras", "lps"], typer.Option(help="Axes of the mesh files.")]
-Prefer = Annotated[
-    Literal["sform", "qform", "pixdim"] | None,
-    typer.Option(help="Which geometry to trust where a header contradicts itself."),
-]
-Orientation = Annotated[
-    Literal["trusted", "assumed", "mirrored"] | None,
-    typer.Option(help="Whether headers mirror the heart; default: what fits better."),
-]
-Model = Annotated[Path | None, typer.Option(help="Model bundle; default: the one shipped.")]
-Extrapolate = Annotated[
-    bool,
-    typer.Option(
-        "--allow-extrapolation", help="Accept factors outside the training data; outputs say so."
-    ),
-]
-Overwrite = Annotated[bool, typer.Option(help="Replace what --out names.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def add_individual_commands(app: typer.Typer) -> None:
@@ -60,19 +56,17 @@ def age_command(
     to_weight: Annotated[float | None, typer.Option(help="Show it at this weight, kg.")] = None,
     phase: Phases = None,
     out: Out = None,
-    label_map: LabelMap = None,
+    label_map: AnyLabelMap = None,
     age: Age = None,
     sex: Sex = None,
     height: Height = None,
     weight: Weight = None,
     sbp: Sbp = None,
-    frames: Annotated[int, typer.Option(help="Frames over the cycle.")] = 25,
+    frames: Frames = 25,
     space: Space = "ras",
-    formats: Annotated[
-        str, typer.Option("--format", help="Some of nifti,vtp,stl,glb,png,csv; all.")
-    ] = "all",
+    formats: Formats = "all",
     prefer: Prefer = None,
-    orientation: Orientation = None,
+    orientation: OrientationFlag = None,
     healthy: Annotated[
         bool, typer.Option(help="The heart is healthy: narrower, better completion.")
     ] = False,
@@ -82,7 +76,7 @@ def age_command(
     as_json: Json = False,
 ) -> None:
     """Show a heart at other ages, as hearts differ between people (cross-sectional)."""
-    _use_one_thread()
+    use_one_thread()
     from cardiogen.cli.age import age as show
 
     folder = show(
@@ -102,7 +96,7 @@ def score_command(
     labels: Labels,
     phase: Phases = None,
     out: Out = None,
-    label_map: LabelMap = None,
+    label_map: AnyLabelMap = None,
     age: Age = None,
     sex: Sex = None,
     height: Height = None,
@@ -111,10 +105,10 @@ def score_command(
     reference: Annotated[
         int, typer.Option(help="Healthy hearts to rank among; 0: only what the model expects.")
     ] = 39,
-    seed: Annotated[int, typer.Option(help="Same seed, same healthy hearts.")] = 0,
+    seed: Seed = 0,
     space: Space = "ras",
     prefer: Prefer = None,
-    orientation: Orientation = None,
+    orientation: OrientationFlag = None,
     model: Model = None,
     allow_extrapolation: Extrapolate = False,
     workers: Annotated[int, typer.Option(help="Processes for the healthy hearts.")] = 2,
@@ -122,7 +116,7 @@ def score_command(
     as_json: Json = False,
 ) -> None:
     """Score how far a heart lies from healthy hearts of its factors; not a diagnosis."""
-    _use_one_thread()
+    use_one_thread()
     from cardiogen.cli.score import score
 
     folder = score(
@@ -153,10 +147,3 @@ def _summary(folder: Path, facts: dict) -> str:
 def _show_notes(notes: list[str]) -> None:
     for note in notes:
         typer.echo(f"cardiogen: note {note}", err=True)
-
-
-def _use_one_thread() -> None:
-    """Keep numpy and torch to one thread, unless the user says otherwise."""
-    import os
-
-    os.environ.setdefault("OMP_NUM_THREADS", "1")

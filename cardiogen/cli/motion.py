@@ -9,12 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Overwrite = Annotated[bool, typer.Option(help="Replace what --out names.")]
-Prefer = Annotated[
-    Literal["sform", "qform", "pixdim"] | None,
-    typer.Option(help="Which geometry to trust where a header contradicts itself."),
-]
+from cardiogen.cli.options import Json, Overwrite, Prefer
 
 
 def add_commands(app: typer.Typer) -> None:

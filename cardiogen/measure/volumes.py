@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MYOCARDIAL_DENSITY = 1.05  # g/mL
+_LEFT_AT_ES = 0.005  # share of the stroke volume
 
 # The ten columns of ukbb_cardiac's tables, in its order, and the mass/volume ratio.
 PHENOTYPES = (
@@ -97,6 +98,22 @@ def mesh_volumes(vertices: ArrayLike, topology: Topology) -> Volumes:
         Structure.MYO: inside.get(Surface.LV_EPI, missing) - endo,
         Structure.RV: inside.get(Surface.RV_ENDO, missing),
     }
+
+
+def end_of_ejection(lv_ml: ArrayLike, *, full_ml: float | None = None) -> int:
+    """Return the first frame whose LV has emptied all but 0.5 % of the stroke.
+
+    The volume rests at its least for a while, so the least volume itself is no time.
+
+    Args:
+        lv_ml: volumes in the order of time ``(T,)``.
+        full_ml: volume before ejection; the largest of ``lv_ml`` by default.
+    """
+    lv_ml = np.asarray(lv_ml, dtype=np.float64)
+    least = lv_ml.min()
+    full = lv_ml.max() if full_ml is None else full_ml
+
+    return int(np.argmax(lv_ml <= least + _LEFT_AT_ES * (full - least)))
 
 
 def end_systole(lv_ml: ArrayLike, *, ed: int) -> int | None:

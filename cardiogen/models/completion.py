@@ -5,15 +5,16 @@ Unless told that a heart is healthy, its prior is widened by ``models.disease``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Listing
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cardiogen.data.sequence import Sequence
-from cardiogen.engine.contours import observe_frame, require_heart
+from cardiogen.engine.contours import FrameObservation
 from cardiogen.engine.fit_template import RayObservations
-from cardiogen.engine.map_estimate import fit_with_chirality
 from cardiogen.models.cycle import curve_entries
 from cardiogen.models.disease import (
     SHORTENING_MEAN,
@@ -21,8 +22,8 @@ from cardiogen.models.disease import (
     disease_covariance,
     disease_shift,
 )
-from cardiogen.models.distributions import GaussianMixture
 from cardiogen.models.linear import LinearModel
+from cardiogen.models.map_posterior import map_posterior
 from cardiogen.models.protocol import Posterior
 from cardiogen.population.phenotypes import PHENOTYPES
 
@@ -82,28 +83,14 @@ def linear_posterior(
     Raises:
         CardiogenError: L37, L60, L61 for frames without a whole heart.
     """
-    for number, labels in enumerate(observed.labels):
-        require_heart(labels, f"{observed.subject_id}, frame {number}")
     prior = model.prior(condition)
     mean, covariance = prior.mean.numpy(), prior.covariance.numpy()
     if not healthy:
         mean, covariance = any_health(model, mean, covariance)
-    seen = RayObservations(
-        lambda z: model.coordinates(torch.from_numpy(z), observed.phases),
-        [observe_frame(labels, observed.grid) for labels in observed.labels],
-    )
-    fit = fit_with_chirality(
-        seen,
-        mean,
-        covariance,
-        observed.labels[observed.ed],
-        observed.grid,
-        observed.orientation,
-    )
-    posterior = (fit.covariance + fit.covariance.T) / 2
-    latents = GaussianMixture(
-        torch.ones(1, dtype=torch.float64),
-        torch.from_numpy(fit.z)[None],
-        torch.from_numpy(np.linalg.cholesky(posterior))[None],
-    )
-    return Posterior(latents, fit.pose, fit.margin)
+
+    def seen_of(frames: Listing[FrameObservation]) -> RayObservations:
+        return RayObservations(
+            lambda z: model.coordinates(torch.from_numpy(z), observed.phases), frames
+        )
+
+    return map_posterior(observed, seen_of, mean, covariance)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import block_diag
 
 from cardiogen.base import keyed_rng, progress
 from cardiogen.data.factors import Factors
@@ -67,6 +66,8 @@ def fit_linear(
     Raises:
         CardiogenError: C28 for too few subjects or only one sex.
     """
+    from scipy.linalg import block_diag
+
     vectors = np.stack([e.vector for e in examples])
     mean, scale = vectors.mean(axis=0), _scales(vectors)
     standard = (vectors - mean) / scale

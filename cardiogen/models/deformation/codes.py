@@ -135,6 +135,10 @@ class CodeFitter:
         return scipy.linalg.cho_factor(normal + _RIDGE * np.eye(count))
 
     @cached_property
+    def _splines(self) -> Tensor:
+        return torch.from_numpy(self.template.splines).float()
+
+    @cached_property
     def _faces(self) -> list[Tensor]:
         surfaces = self.template.topology.surfaces
         return [torch.from_numpy(np.ascontiguousarray(surfaces[s])) for s in _SURFACES]
@@ -175,8 +179,7 @@ class _Mending:
     @classmethod
     def of(cls, fitter: CodeFitter, meshes: Tensor) -> _Mending:
         pulls = fitter._volume_gradients(meshes)
-        splines = torch.from_numpy(fitter.template.splines).to(meshes)
-        gradients = torch.einsum("va,nsvc->nsca", splines, pulls).flatten(2)
+        gradients = torch.einsum("va,nsvc->nsca", fitter._splines, pulls).flatten(2)
         ways = torch.einsum("av,nsvc->nsca", fitter._smoother, pulls).flatten(2)
 
         return cls(gradients, ways, gradients @ ways.mT)

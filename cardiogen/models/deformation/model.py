@@ -1,7 +1,8 @@
 """The deformation model: hearts as deformations of a template by smooth velocities.
 
 Latents are the scores of ``modes``; ``p(z | factors)`` is ``models.conditional``. Every latent
-decodes to a heart without folds whose cycle closes exactly, at any phases.
+decodes to a heart at any phases, and its cycle closes exactly. The exponentials fold only where a
+velocity is too steep for their lattice, as it can be at the rim of the right base.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from cardiogen.data.labels import Structure
 from cardiogen.data.mesh import Topology
 from cardiogen.data.sequence import Sequence
-from cardiogen.measure.volumes import mesh_volumes
+from cardiogen.measure.volumes import end_of_ejection, mesh_volumes
 from cardiogen.models.conditional import ConditionalGaussian
 from cardiogen.models.cycle import HARMONICS
 from cardiogen.models.deformation.decoder import VelocityDecoder
@@ -31,7 +32,6 @@ from cardiogen.population.template import template_topology
 
 Array = NDArray[np.float64]
 
-_EMPTIED = 0.995
 _DENSE = np.arange(50) / 50.0
 
 
@@ -83,9 +83,8 @@ class DeformationModel:
     def end_systole(self, latent: Tensor) -> float:
         """Return the phase at which ejection ends: the first that has emptied all but 0.5 %."""
         volumes = mesh_volumes(self.decode(latent, _DENSE), self.topology)[Structure.LV]
-        emptied = volumes[0] - volumes
 
-        return float(_DENSE[np.argmax(emptied >= _EMPTIED * emptied.max())])
+        return float(_DENSE[end_of_ejection(volumes, full_ml=volumes[0])])
 
     def posterior(
         self, observed: Sequence, condition: Tensor, *, healthy: bool = False

@@ -14,8 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import numpy as np
-import scipy.linalg
-import scipy.sparse.linalg
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
@@ -155,6 +153,10 @@ def _directions(rows: Array, count: int) -> tuple[Array, Array]:
 
 def _largest(matrix: Array, count: int) -> tuple[Array, Array]:
     """Return the largest eigenvalues and their vectors as rows, largest first."""
+    # Only training comes here: the import would cost every command a quarter of a second.
+    import scipy.linalg
+    import scipy.sparse.linalg
+
     size = len(matrix)
     if count > size // _FEW:
         values, vectors = scipy.linalg.eigh(matrix, subset_by_index=[size - count, size - 1])

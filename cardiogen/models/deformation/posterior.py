@@ -6,16 +6,15 @@ healthy, meets the contours and volumes of all frames in ``engine.map_estimate``
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Listing
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cardiogen.data.sequence import Sequence
-from cardiogen.engine.contours import observe_frame, require_heart
-from cardiogen.engine.map_estimate import fit_with_chirality
+from cardiogen.engine.contours import FrameObservation
 from cardiogen.models.deformation.observations import WarpObservations
 from cardiogen.models.deformation.phenotypes import PhenotypeMap
 from cardiogen.models.disease import (
@@ -24,7 +23,7 @@ from cardiogen.models.disease import (
     disease_covariance,
     disease_shift,
 )
-from cardiogen.models.distributions import GaussianMixture
+from cardiogen.models.map_posterior import map_posterior
 from cardiogen.models.protocol import Posterior
 
 if TYPE_CHECKING:
@@ -108,25 +107,14 @@ def deformation_posterior(
     Raises:
         CardiogenError: L37, L60, L61 for frames without a whole heart.
     """
-    for number, labels in enumerate(observed.labels):
-        require_heart(labels, f"{observed.subject_id}, frame {number}")
     prior = model.prior(condition)
     mean, covariance = prior.mean.numpy(), prior.covariance.numpy()
     if not healthy:
         mean, covariance = any_health(
             model.phenotypes, mean, covariance, model.decoder.modes.ed_size
         )
-    seen = WarpObservations(
-        model.decoder, model.maps, np.asarray(observed.phases),
-        [observe_frame(labels, observed.grid) for labels in observed.labels],
-    )  # fmt: skip
-    fit = fit_with_chirality(
-        seen, mean, covariance, observed.labels[observed.ed], observed.grid, observed.orientation
-    )
-    latents = GaussianMixture(
-        torch.ones(1, dtype=torch.float64),
-        torch.from_numpy(fit.z)[None],
-        torch.from_numpy(np.linalg.cholesky((fit.covariance + fit.covariance.T) / 2))[None],
-    )
 
-    return Posterior(latents, fit.pose, fit.margin)
+    def seen_of(frames: Listing[FrameObservation]) -> WarpObservations:
+        return WarpObservations(model.decoder, model.maps, np.asarray(observed.phases), frames)
+
+    return map_posterior(observed, seen_of, mean, covariance)

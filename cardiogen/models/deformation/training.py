@@ -84,9 +84,7 @@ def population_codes(count: int, seed: int, *, first: int = 0, jobs: int = 1) ->
     ends = [min(start + _GROUP, first + count) for start in starts]
     ranges = list(zip(starts, ends, strict=True))
     if jobs == 1:
-        fitter = CodeFitter(population_template())
-        found = [_group(fitter, seed, *r) for r in progress(ranges, "velocity codes")]
-        return HeartCodes.joined(found)
+        return HeartCodes.joined([part for _, part in _share(seed, ranges)])
     from joblib import Parallel, delayed
 
     pool = Parallel(n_jobs=jobs, return_as="generator", max_nbytes=None)
@@ -97,11 +95,14 @@ def population_codes(count: int, seed: int, *, first: int = 0, jobs: int = 1) ->
 
 
 def _share(seed: int, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, HeartCodes]]:
-    """Return what one process makes."""
+    """Return what one process makes, on one thread: sums of others would have other bits."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    fitter = CodeFitter(population_template())
-
-    return [(a, _group(fitter, seed, a, b)) for a, b in progress(ranges, "velocity codes")]
+    try:
+        fitter = CodeFitter(population_template())
+        return [(a, _group(fitter, seed, a, b)) for a, b in progress(ranges, "velocity codes")]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _group(fitter: CodeFitter, seed: int, first: int, last: int) -> HeartCodes:

@@ -17,7 +17,7 @@ from cardiogen.data.labels import Structure
 from cardiogen.data.mesh import Topology
 from cardiogen.data.sequence import Sequence
 from cardiogen.engine.fit_template import fit_template
-from cardiogen.measure.volumes import mesh_volumes
+from cardiogen.measure.volumes import end_of_ejection, mesh_volumes
 from cardiogen.models.distributions import GaussianMixture
 from cardiogen.models.mesh.coarsening import Level, build_levels
 from cardiogen.models.mesh.conditions import ConditionTable
@@ -33,7 +33,6 @@ from cardiogen.population.pose import Pose
 Array = NDArray[np.float64]
 
 _DENSE = np.arange(100) / 100.0
-_EJECTED = 0.995
 # Units hold commas: "0 = F, 1 = M".
 _SEPARATOR = " | "
 
@@ -198,8 +197,7 @@ class MeshModel:
         if self.staged or self.topology is None:
             return float(self.stages[len(self.stages) // 2]) if self.staged else 0.5
         volume = mesh_volumes(self.decode(latent, _DENSE), self.topology)[Structure.LV]
-        emptied = (volume[0] - volume) / max(volume[0] - volume.min(), 1e-9)
-        return float(_DENSE[int(np.argmax(emptied >= _EJECTED))])
+        return float(_DENSE[end_of_ejection(volume, full_ml=volume[0])])
 
     def condition_ranges(self) -> dict[str, list[float]]:
         """Return the least and largest value seen of every continuous factor."""

@@ -18,31 +18,29 @@ from cardiogen.base import CardiogenError
 from cardiogen.data.grid import Grid
 from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Sequence
-from cardiogen.measure.volumes import label_volumes
+from cardiogen.measure.volumes import end_of_ejection, label_volumes
 from cardiogen.models.protocol import CONDITION_COLUMNS, Posterior
 from cardiogen.models.sequence.config import SequenceConfig
 from cardiogen.models.sequence.network import SequenceNetwork
 from cardiogen.models.voxel import (
     CodedLatents,
+    CodedModel,
     LatentPrior,
     beats,
     channels,
     encoded,
     find_pose,
-    first_smallest,
     from_plain,
     hard_labels,
     heart_grid,
     lifted,
-    no_meshes,
+    read_tensors,
     to_heart,
     to_plain,
 )
 
-_NETWORK, _BASE = "network.", "base_mm"
 
-
-class SequenceModel:
+class SequenceModel(CodedModel):
     """``AnatomyModel`` without meshes, and ``models.voxel.LabelModel``.
 
     Args:
@@ -52,7 +50,6 @@ class SequenceModel:
         base_mm: mean height of the base at every frame, heart frame ``(T,)``.
     """
 
-    topology = None
     # Any phase can be decoded.
     known_phases: tuple[float, ...] = ()
 
@@ -64,22 +61,9 @@ class SequenceModel:
         *,
         base_mm: NDArray[np.float64],
     ) -> None:
-        self.network = network.eval().requires_grad_(False)
-        self._prior, self.config, self.base_mm = prior, config, base_mm
+        super().__init__(network, prior, config.latent, base_mm)
+        self.config = config
         self.lattice = heart_grid(config.shape, config.spacing_mm)
-
-    def check_condition(self, condition: Tensor) -> None:
-        """Refuse a factor outside its training range (D01) or an unseen combination (D02)."""
-        self._prior.check_condition(condition)
-
-    def prior(self, condition: Tensor) -> CodedLatents:
-        """Return the latents given a condition ``(5,)``, any entries of which may be NaN."""
-        return CodedLatents(self._prior.z(condition), self._code(condition).double())
-
-    def with_condition(self, latent: Tensor, condition: Tensor) -> Tensor:
-        """Return the same heart under another condition: z stays, the code changes."""
-        z = latent[: self.config.latent]
-        return torch.cat([z, self._code(condition).to(z)])
 
     def posterior(
         self, observed: Sequence, condition: Tensor, *, healthy: bool = False
@@ -127,10 +111,6 @@ class SequenceModel:
         frames = [hard_labels(self.network.decode(z, code, t[None])[0])[0] for t in times]
         return np.stack(frames), self.lattice
 
-    def decode(self, latent: Tensor, phases: ArrayLike) -> NDArray[np.float64]:
-        """Refuse: there are no meshes (U12); see :meth:`decode_labels`."""
-        raise no_meshes()
-
     def is_possible(self, latent: Tensor) -> bool:
         """Whether all structures are there, and both ventricles smaller at end systole."""
         labels, lattice = self.decode_labels(latent, [0.0, self.end_systole(latent)])
@@ -140,16 +120,7 @@ class SequenceModel:
         """Return the phase of the first frame within 0.5 % of the stroke of the smallest LV."""
         phases = np.arange(self.config.frames) / self.config.frames
         labels, lattice = self.decode_labels(latent, phases)
-        return float(phases[first_smallest(label_volumes(labels, lattice)[Structure.LV])])
-
-    @torch.no_grad()
-    def _code(self, condition: Tensor) -> Tensor:
-        return self.network.mapping(condition[None])[0]
-
-    def tensors(self) -> dict[str, NDArray[np.float32]]:
-        """Return all weights by name."""
-        weights = {_NETWORK + n: t.numpy() for n, t in self.network.state_dict().items()}
-        return weights | self._prior.tensors() | {_BASE: self.base_mm.astype(np.float32)}
+        return float(phases[end_of_ejection(label_volumes(labels, lattice)[Structure.LV])])
 
     def architecture(self) -> dict[str, int | float | str]:
         """Return what :func:`sequence_from_tensors` needs beside the weights."""
@@ -167,15 +138,5 @@ def sequence_from_tensors(
     config = from_plain(SequenceConfig, dict(architecture))
     size = len(CONDITION_COLUMNS)
     network = SequenceNetwork(config, np.zeros(size), np.ones(size))
-    weights = {
-        name.removeprefix(_NETWORK): torch.from_numpy(np.array(value))
-        for name, value in tensors.items()
-        if name.startswith(_NETWORK)
-    }
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"tensors must be those of the architecture, got {error}") from error
-    rest = {n: a for n, a in tensors.items() if not n.startswith(_NETWORK) and n != _BASE}
-    prior = LatentPrior.from_tensors(rest, config.latent)
-    return SequenceModel(network, prior, config, base_mm=tensors[_BASE].astype(np.float64))
+    prior, base_mm = read_tensors(tensors, network, config.latent)
+    return SequenceModel(network, prior, config, base_mm=base_mm)

@@ -22,6 +22,7 @@ from cardiogen.models.volume.config import VolumeConfig
 from cardiogen.models.volume.network import VolumeNetwork
 from cardiogen.models.voxel import (
     CodedLatents,
+    CodedModel,
     LatentPrior,
     Slots,
     beats,
@@ -32,17 +33,16 @@ from cardiogen.models.voxel import (
     hard_labels,
     heart_grid,
     lifted,
-    no_meshes,
     probabilities,
+    read_tensors,
     to_heart,
     to_plain,
 )
 
-_NETWORK, _BASE = "network.", "base_mm"
 _PHASE_TOLERANCE = 1e-6
 
 
-class VolumeModel:
+class VolumeModel(CodedModel):
     """``AnatomyModel`` without meshes, and ``models.voxel.LabelModel``.
 
     Args:
@@ -53,8 +53,6 @@ class VolumeModel:
         base_mm: mean height of the base in every slot, heart frame ``(T,)``.
     """
 
-    topology = None
-
     def __init__(
         self,
         network: VolumeNetwork,
@@ -64,9 +62,8 @@ class VolumeModel:
         es_phase: float,
         base_mm: NDArray[np.float64],
     ) -> None:
-        self.network = network.eval().requires_grad_(False)
-        self._prior, self.config, self.es_phase = prior, config, float(np.float32(es_phase))
-        self.base_mm = base_mm
+        super().__init__(network, prior, config.latent, base_mm)
+        self.config, self.es_phase = config, float(np.float32(es_phase))
         self.slots = Slots(config.frames)
         self.lattice = heart_grid(config.shape, config.spacing_mm)
 
@@ -74,19 +71,6 @@ class VolumeModel:
     def known_phases(self) -> tuple[float, ...]:
         """Phases that the model can decode."""
         return tuple(self.slots.phases(self.es_phase).tolist())
-
-    def check_condition(self, condition: Tensor) -> None:
-        """Refuse a factor outside its training range (D01) or an unseen combination (D02)."""
-        self._prior.check_condition(condition)
-
-    def prior(self, condition: Tensor) -> CodedLatents:
-        """Return the latents given a condition ``(5,)``, any entries of which may be NaN."""
-        return CodedLatents(self._prior.z(condition), self._code(condition).double())
-
-    def with_condition(self, latent: Tensor, condition: Tensor) -> Tensor:
-        """Return the same heart under another condition: z stays, the code changes."""
-        z = latent[: self.config.latent]
-        return torch.cat([z, self._code(condition).to(z)])
 
     def posterior(
         self, observed: Sequence, condition: Tensor, *, healthy: bool = False
@@ -154,10 +138,6 @@ class VolumeModel:
             )  # fmt: skip
         return int(away.argmin())
 
-    def decode(self, latent: Tensor, phases: ArrayLike) -> NDArray[np.float64]:
-        """Refuse: there are no meshes (U12); see :meth:`decode_labels`."""
-        raise no_meshes()
-
     def is_possible(self, latent: Tensor) -> bool:
         """Whether all structures are there, and both ventricles smaller at end systole."""
         return beats(self._frames(latent), self.lattice)
@@ -165,15 +145,6 @@ class VolumeModel:
     def end_systole(self, latent: Tensor) -> float:
         """Return the mean phase of end systole in the training data."""
         return self.es_phase
-
-    @torch.no_grad()
-    def _code(self, condition: Tensor) -> Tensor:
-        return self.network.mapping(condition[None])[0]
-
-    def tensors(self) -> dict[str, NDArray[np.float32]]:
-        """Return all weights by name."""
-        weights = {_NETWORK + n: t.numpy() for n, t in self.network.state_dict().items()}
-        return weights | self._prior.tensors() | {_BASE: self.base_mm.astype(np.float32)}
 
     def architecture(self) -> dict[str, int | float | str]:
         """Return what :func:`volume_from_tensors` needs beside the weights."""
@@ -197,16 +168,5 @@ def volume_from_tensors(
     config = from_plain(VolumeConfig, plain)
     size = len(CONDITION_COLUMNS)
     network = VolumeNetwork(config, np.zeros(size), np.ones(size))
-    weights = {
-        name.removeprefix(_NETWORK): torch.from_numpy(np.array(value))
-        for name, value in tensors.items()
-        if name.startswith(_NETWORK)
-    }
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"tensors must be those of the architecture, got {error}") from error
-    rest = {n: a for n, a in tensors.items() if not n.startswith(_NETWORK) and n != _BASE}
-    prior = LatentPrior.from_tensors(rest, config.latent)
-    base_mm = tensors[_BASE].astype(np.float64)
+    prior, base_mm = read_tensors(tensors, network, config.latent)
     return VolumeModel(network, prior, config, es_phase=es_phase, base_mm=base_mm)

@@ -1,6 +1,7 @@
 """What models of label maps share: lattice, slots, examples, latents, losses."""
 
 from cardiogen.models.voxel.base import base_height_mm, lifted, mean_base_mm
+from cardiogen.models.voxel.coded import CodedModel, read_tensors
 from cardiogen.models.voxel.config import VoxelConfig, from_plain, to_plain
 from cardiogen.models.voxel.examples import (
     LabelExample,
@@ -41,7 +42,6 @@ from cardiogen.models.voxel.population import (
 from cardiogen.models.voxel.sequences import (
     LabelModel,
     beats,
-    first_smallest,
     label_sequence,
     no_meshes,
 )
@@ -50,6 +50,7 @@ from cardiogen.models.voxel.slots import Slots
 __all__ = [
     "CLASSES",
     "CodedLatents",
+    "CodedModel",
     "LabelExample",
     "LabelExamples",
     "LabelModel",
@@ -62,7 +63,6 @@ __all__ = [
     "describe_factors",
     "encoded",
     "find_pose",
-    "first_smallest",
     "fit_prior",
     "from_plain",
     "hard_labels",
@@ -78,6 +78,7 @@ __all__ = [
     "population_examples",
     "posed_grid",
     "probabilities",
+    "read_tensors",
     "require_inside",
     "sequence_example",
     "sequence_examples",

@@ -14,7 +14,7 @@ from cardiogen.data.factors import Factors
 from cardiogen.data.grid import Grid
 from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Sequence
-from cardiogen.measure.volumes import STRUCTURES, label_volumes
+from cardiogen.measure.volumes import STRUCTURES, end_of_ejection, label_volumes
 from cardiogen.models.voxel.lattice import posed_grid
 from cardiogen.population.pose import Pose
 
@@ -53,7 +53,7 @@ def label_sequence(
     phases = np.mod(np.asarray(phases, dtype=np.float64), 1.0)
     labels, lattice = model.decode_labels(latent, phases)
     ed = int(np.argmin(np.minimum(phases, 1.0 - phases)))
-    es = first_smallest(label_volumes(labels, lattice)[Structure.LV])
+    es = end_of_ejection(label_volumes(labels, lattice)[Structure.LV])
     return Sequence(
         phases=phases,
         ed=ed,
@@ -63,12 +63,6 @@ def label_sequence(
         factors=factors,
         subject_id=subject_id,
     )
-
-
-def first_smallest(volumes: NDArray[np.float64]) -> int:
-    """Return the first frame within 0.5 % of the stroke volume of the smallest."""
-    least, most = volumes.min(), volumes.max()
-    return int(np.argmax(volumes <= least + 0.005 * (most - least)))
 
 
 def beats(labels: NDArray[np.uint8], lattice: Grid) -> bool:

@@ -66,7 +66,7 @@ def test_decode_is_the_same_bits_for_any_phases_and_closes_exactly(small_model, 
     np.testing.assert_allclose(many, whole, atol=1e-3)
 
 
-def test_every_latent_is_a_heart_without_folds(small_model):
+def test_draws_of_this_prior_beat_and_do_not_fold(small_model):
     decoder = small_model.decoder
     prior = small_model.prior(UNKNOWN)
     for seed in range(3):
