@@ -84,7 +84,7 @@ def train(
         seed: same seed, same model; by default 0.
         config: TOML file with the settings of ``engine.config``, or the name of a preset such as
             ``linear``, which made the shipped model; instead of the four arguments.
-        jobs: processes that make training data; they do not change the result.
+        jobs: processes that make training data; on one thread each they do not change a bit.
         device: ``auto``, ``cpu`` or ``cuda``, for networks.
         overwrite: whether ``out`` may be replaced.
 

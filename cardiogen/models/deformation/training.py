@@ -72,7 +72,8 @@ def population_codes(count: int, seed: int, *, first: int = 0, jobs: int = 1) ->
     """Return the codes of population hearts ``first`` to ``first + count``.
 
     Every heart's age is drawn evenly from the covered range, as for the linear model. Groups of
-    16 are fitted at once, so that a heart's code does not depend on ``jobs``.
+    16 are fitted at once, so that a heart's code does not depend on ``jobs``: with one thread
+    (``OMP_NUM_THREADS=1``, as the command line has) not in a bit, else by rounding.
 
     Args:
         count: number of hearts.
