@@ -11,14 +11,17 @@ import torch
 from cardiogen.base import CardiogenError
 from cardiogen.data.factors import Factors
 from cardiogen.data.grid import Grid
+from cardiogen.data.labels import Structure
 from cardiogen.data.mesh import Surface
 from cardiogen.measure import check_sequence, mesh_volume, sequence_volumes
 from cardiogen.models import encode_condition, frame_phases, load_model
 from cardiogen.models.distributions import GaussianMixture
 from cardiogen.models.protocol import Posterior
+from cardiogen.models.voxel import CodedLatents, heart_grid
 from cardiogen.population import Pose, render_labels, typical_pose
 from cardiogen.synthesis import (
     complete_sequences,
+    cycle_phases,
     decode_sequence,
     draw_latent,
     generate_sequence,
@@ -182,3 +185,134 @@ def test_a_heart_in_a_mirrored_world_is_the_same_heart(model):
     for structure, volume in sequence_volumes(plain, source="mesh").items():
         np.testing.assert_allclose(sequence_volumes(turned, source="mesh")[structure], volume)
     assert check_sequence(turned) == []
+
+
+def test_decode_sequence_renders_on_the_grid_that_is_asked_for(model):
+    latent = draw_latent(model, encode_condition(FACTORS), seed=0, index=2)
+    pose, phases = typical_pose(), [0.0, 0.4]
+    bare = decode_sequence(model, latent, phases, pose=pose)
+    assert bare.labels is None
+    spaced = decode_sequence(model, latent, phases, pose=pose, spacing_mm=3.0)
+    np.testing.assert_array_equal(spaced.labels, with_labels(bare, pose, spacing_mm=3.0).labels)
+    grid = Grid.around(bare.vertices.reshape(-1, 3), (3.0, 2.5, 2.0))
+    placed = decode_sequence(model, latent, phases, pose=pose, grid=grid)
+    np.testing.assert_array_equal(placed.labels, with_labels(bare, pose, grid=grid).labels)
+    np.testing.assert_array_equal(placed.vertices, bare.vertices)
+    assert (placed.ed, placed.es) == (bare.ed, bare.es) == (0, 1)
+
+
+LATTICE = heart_grid((31, 33, 35), (4.0, 3.5, 3.0))
+# Heart frame, mm: planes between which the structures lie, from the apex up.
+LEVELS = (-80.0, -60.0, -30.0, -10.0)
+
+
+class Layers:
+    """Structures between planes across the long axis, which the first latent moves up.
+
+    Probabilities rise linearly over two voxels, so that linear interpolation finds each plane.
+    """
+
+    topology = None
+    known_phases = ()
+
+    def __init__(self, *, possible=lambda latent: True):
+        self.is_possible = possible
+
+    def check_condition(self, condition):
+        pass
+
+    def prior(self, condition):
+        spread = torch.eye(2, dtype=torch.float64)[None]
+        z = GaussianMixture(torch.ones(1, dtype=torch.float64), spread[:, 0] * 0.0, spread)
+        return CodedLatents(z, torch.tensor([7.0], dtype=torch.float64))
+
+    def decode_probs(self, latent, phases):
+        voxels = np.moveaxis(np.indices(LATTICE.shape), 0, -1)
+        height = torch.from_numpy(LATTICE.to_world(voxels)[..., 2])
+        frames = []
+        for phase in phases:
+            # The upper plane of the left ventricle comes down as it empties.
+            levels = np.array(LEVELS) + float(latent[0])
+            levels[2] -= 10.0 * np.sin(np.pi * phase)
+            above = [((height - level) / 8.0 + 0.5).clamp(0, 1) for level in levels]
+            myocardium, lv, rv = (above[k] - above[k + 1] for k in range(3))
+            parts = [1 - above[0] + above[3], lv, myocardium, rv]
+            frames.append(torch.stack(parts))
+        return torch.stack(frames).float(), LATTICE
+
+
+POSE = Pose(np.linalg.qr(np.random.default_rng(4).normal(size=(3, 3)))[0], np.array([9.0, -30, 4]))
+
+
+def test_label_maps_lie_where_the_model_puts_them_at_any_spacing():
+    latent = torch.tensor([1.3, 0.0, 7.0], dtype=torch.float64)
+    native = decode_sequence(Layers(), latent, [0.0, 0.5], pose=POSE)
+    assert native.vertices is None
+    assert native.labels.shape == (2, *LATTICE.shape)
+    np.testing.assert_allclose(native.grid.spacing, LATTICE.spacing)
+    fine = decode_sequence(Layers(), latent, [0.0, 0.5], pose=POSE, spacing_mm=1.25)
+    np.testing.assert_allclose(fine.grid.spacing, 1.25)
+    for structure, low, high in (
+        (Structure.MYO, LEVELS[0], LEVELS[1]),
+        (Structure.LV, LEVELS[1], LEVELS[2]),
+        (Structure.RV, LEVELS[2], LEVELS[3]),
+    ):
+        world = fine.grid.to_world(np.argwhere(fine.labels[0] == structure))
+        height = POSE.to_heart(world)[:, 2]
+        # A plane lies half a fine voxel from the outermost centers; native voxels have 4 mm.
+        assert height.min() == pytest.approx(low + 1.3, abs=0.7)
+        assert height.max() == pytest.approx(high + 1.3, abs=0.7)
+    assert fine.labels.max(initial=0) == 3
+
+
+def test_label_maps_on_a_given_grid_are_background_beyond_the_lattice():
+    latent = torch.tensor([0.0, 0.0, 7.0], dtype=torch.float64)
+    center = POSE.to_world(np.array([20.0, 2.0, -50.0]))
+    grid = Grid.regular((40, 41, 42), (6.0, 5.0, 7.0), center - 125.0)
+    found = decode_sequence(Layers(), latent, [0.0], pose=POSE, grid=grid)
+    assert found.grid is grid
+    voxels = LATTICE.to_voxel(POSE.to_heart(grid.to_world(np.argwhere(found.labels[0]))))
+    assert len(voxels) > 1000
+    assert (voxels > -1.0).all()
+    assert (voxels < LATTICE.shape).all()
+    apart = Grid.regular((5, 6, 7), (2.0, 2.0, 2.0), center + 900.0)
+    assert not decode_sequence(Layers(), latent, [0.0], pose=POSE, grid=apart).labels.any()
+
+
+def test_ed_and_es_of_label_maps_do_not_depend_on_the_grid():
+    latent = torch.tensor([0.0, 0.0, 7.0], dtype=torch.float64)
+    center = POSE.to_world(np.array([20.0, 2.0, -75.0]))
+    # This grid shows the wall alone.
+    grid = Grid.regular((4, 4, 4), (2.0, 2.0, 2.0), center)
+    for where in (None, grid):
+        found = decode_sequence(Layers(), latent, [0.1, 0.5, 0.99, 0.8], pose=POSE, grid=where)
+        assert (found.ed, found.es) == (2, 1)
+
+
+def test_latents_of_label_maps_are_drawn_again_until_they_are_hearts():
+    condition = encode_condition(Factors())
+    plain = [draw_latent(Layers(), condition, seed=1, index=k) for k in range(20)]
+    picky = Layers(possible=lambda latent: float(latent[0]) > 0.0)
+    chosen = [draw_latent(picky, condition, seed=1, index=k) for k in range(20)]
+    assert all(float(z[0]) > 0 for z in chosen)
+    kept = [torch.equal(a, b) for a, b in zip(plain, chosen, strict=True)]
+    assert kept == [float(z[0]) > 0 for z in plain]
+    assert 3 < sum(kept) < 17
+    with pytest.raises(CardiogenError, match=r"CG-D03 .*100 draws in a row"):
+        draw_latent(Layers(possible=lambda latent: False), condition, seed=1, index=0)
+
+
+def test_completed_label_maps_are_the_mean_on_the_grid_and_samples_on_their_own():
+    posterior = Posterior(Layers().prior(None), POSE)
+    grid = Grid.regular((9, 8, 7), (8.0, 9.0, 10.0), POSE.to_world(np.array([0.0, 0.0, -40.0])))
+    mean, *draws = complete_sequences(Layers(), posterior, [0.0, 0.5], samples=2, grid=grid)
+    assert mean.grid is grid
+    assert all(d.labels.shape[1:] == LATTICE.shape for d in draws)
+    assert not np.array_equal(draws[0].labels, draws[1].labels)
+
+
+def test_a_cycle_has_the_phases_that_a_model_knows(model):
+    assert cycle_phases(model, 4) == cycle_phases(Layers(), 4) == [0.0, 0.25, 0.5, 0.75]
+    two = Layers()
+    two.known_phases = (0.0, 0.35)
+    assert cycle_phases(two, 25) == [0.0, 0.35]

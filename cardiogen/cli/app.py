@@ -16,6 +16,7 @@ import typer
 
 from cardiogen import __version__
 from cardiogen.base.errors import CardiogenError, Exit
+from cardiogen.cli.generate_command import generate_command
 from cardiogen.cli.individual import add_individual_commands
 from cardiogen.cli.motion import add_commands
 from cardiogen.cli.options import (
@@ -25,7 +26,6 @@ from cardiogen.cli.options import (
     Frames,
     Height,
     Json,
-    LabelMap,
     Model,
     OrientationFlag,
     Overwrite,
@@ -37,6 +37,7 @@ from cardiogen.cli.options import (
     Weight,
     use_one_thread,
 )
+from cardiogen.cli.segmentation_commands import add_segmentation_commands
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,52 +80,7 @@ def common(
     """Learn, generate and use 3D and 4D cardiac anatomy."""
 
 
-@app.command("generate")
-def generate_command(
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to make; default: a fresh name.")
-    ] = None,
-    age: Age = None,
-    sex: Sex = None,
-    height: Height = None,
-    weight: Weight = None,
-    sbp: Sbp = None,
-    cohort: Annotated[
-        Path | None, typer.Option(help="CSV with a row of factors for each subject.")
-    ] = None,
-    n: Annotated[int, typer.Option("-n", "--n", help="Number of hearts.")] = 1,
-    frames: Frames = 25,
-    seed: Seed = 0,
-    phase_only: Annotated[
-        Literal["ed", "es"] | None, typer.Option(help="Only end diastole or end systole.")
-    ] = None,
-    space: Space = "ras",
-    formats: Formats = "all",
-    label_map: LabelMap = "ukbb",
-    spacing: Annotated[float, typer.Option(help="Voxel size of the label maps, mm.")] = 1.25,
-    heart_rate: Annotated[
-        float | None, typer.Option(help="Beats per minute, for the cardiac output.")
-    ] = None,
-    model: Model = None,
-    allow_extrapolation: Annotated[
-        bool, typer.Option(help="Accept factors outside the training data; outputs say so.")
-    ] = False,
-    workers: Annotated[int, typer.Option(help="Processes, from four hearts on.")] = 2,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Generate beating hearts from clinical factors, any of which may be missing."""
-    use_one_thread()
-    from cardiogen.cli.generate import generate
-
-    folder = generate(
-        out=out, age=age, sex=sex, height=height, weight=weight, sbp=sbp, cohort=cohort, n=n,
-        frames=frames, seed=seed, phase_only=phase_only, space=space, formats=formats,
-        label_map=label_map, spacing_mm=spacing, heart_rate=heart_rate, model=model,
-        allow_extrapolation=allow_extrapolation, workers=workers, overwrite=overwrite,
-    )  # fmt: skip
-    hearts = sum(1 for _ in folder.glob("*/parameters.json")) or 1
-    _show(str(folder), {"folder": str(folder), "hearts": hearts}, as_json)
+app.command("generate")(generate_command)
 
 
 @app.command("complete")
@@ -254,7 +210,8 @@ def check_command(
 def train_command(
     out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
     model: Annotated[
-        str | None, typer.Option(help="Kind of model: linear, the default, deformation or mesh.")
+        str | None,
+        typer.Option(help="linear, the default, deformation, mesh, volume or sequence."),
     ] = None,
     cohort: Annotated[str | None, typer.Option(help="population, the default.")] = None,
     n: Annotated[
@@ -322,6 +279,7 @@ def evaluate_command(
 
 add_commands(app)
 add_individual_commands(app)
+add_segmentation_commands(app)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from cardiogen.cli.requests import (
     MAX_FRAMES,
     check_apart,
     check_count,
+    check_formats,
     check_seed,
     domain_reason,
     fresh_folder,
@@ -65,9 +66,10 @@ def complete(
         label_map: codes of the label files; the outputs use the same. Needed unless they are
             outputs of ours with their ``parameters.json``.
         age, sex, height, weight, sbp: whatever is known of the subject.
-        frames: frames of the completed cycle.
-        samples: draws from the posterior; ``samples.csv`` has the measures of their meshes, and
-            from 20 draws on ``frames.csv`` the 90 % intervals of the mesh volumes.
+        frames: frames of the completed cycle; a model of ED and ES alone gives those.
+        samples: draws from the posterior; ``samples.csv`` has the measures of their meshes (of
+            the label maps of a model that has no meshes), and from 20 draws on ``frames.csv``
+            the 90 % intervals of these volumes.
         seed: same seed, same samples.
         space, formats: see :func:`cardiogen.generate`.
         prefer: which geometry of the headers to trust.
@@ -83,12 +85,13 @@ def complete(
         The folder: the heart over the whole cycle on the grid and in the world of the input.
 
     Raises:
-        CardiogenError: exit 3 for labels that are no heart, exit 2 for phases that do not fit.
+        CardiogenError: exit 3 for labels that are no heart, exit 2 for phases that do not fit
+            and for mesh files of a model of label maps (U12).
     """
     from cardiogen.export.heart import parse_formats
-    from cardiogen.models.protocol import encode_condition, frame_phases
+    from cardiogen.models.protocol import encode_condition
     from cardiogen.models.store import load_model
-    from cardiogen.synthesis import complete_sequences, with_labels
+    from cardiogen.synthesis import complete_sequences, cycle_phases
 
     check_count("--frames", frames, MAX_FRAMES)
     check_seed(seed)
@@ -102,6 +105,7 @@ def complete(
     observed = observed.with_(orientation=orientation or observed.orientation)
     label_map = _one_label_map(labels, label_map)
     loaded = load_model(model)
+    check_formats(formats, loaded.model)
     condition = encode_condition(factors)
     outside: str | None = None
     try:
@@ -114,8 +118,9 @@ def complete(
         posterior = loaded.model.posterior(observed, condition, healthy=healthy)
         notes = (*observed.notes, *_own_notes(posterior, samples, str(labels[0])))
         mean, *draws = complete_sequences(
-            loaded.model, posterior, frame_phases(frames), samples=samples, seed=seed,
-            factors=factors, subject_id=Path(labels[0]).name.split(".")[0],
+            loaded.model, posterior, cycle_phases(loaded.model, frames), samples=samples,
+            seed=seed, grid=observed.grid, factors=factors,
+            subject_id=Path(labels[0]).name.split(".")[0],
         )  # fmt: skip
         parameters = {
             "command": "complete",
@@ -133,7 +138,7 @@ def complete(
         }
         write_one(
             temporary,
-            with_labels(mean, posterior.pose, grid=observed.grid),
+            mean,
             parameters=parameters,
             options=OutputOptions(space=space, formats=chosen, label_map=label_map),
             extra_frames=_intervals(draws),
@@ -220,26 +225,27 @@ def _default_phases(frames: int, files: int) -> list[float]:
 def _volumes(draws: Listing[Sequence]) -> dict[str, np.ndarray]:
     """Left and right cavity volumes of all draws, ``(S, T)`` mL each."""
     from cardiogen.data.labels import Structure
-    from cardiogen.measure.volumes import mesh_volumes
+    from cardiogen.measure.volumes import sequence_volumes
 
-    found = [mesh_volumes(draw.vertices, draw.topology) for draw in draws]
+    found = [sequence_volumes(draw) for draw in draws]
     return {s.name: np.stack([v[s] for v in found]) for s in (Structure.LV, Structure.RV)}
 
 
 def _intervals(draws: Listing[Sequence]) -> dict[str, list[float]]:
-    """90 % interval of the mesh volumes in every frame, as columns of ``frames.csv``."""
+    """90 % interval of the draws' volumes in every frame, as columns of ``frames.csv``."""
     if len(draws) < _LEAST_DRAWS:
         return {}
     columns = {}
+    source = "labels" if draws[0].vertices is None else "mesh"
     for name, values in _volumes(draws).items():
         low, high = np.percentile(values, _INTERVAL, axis=0)
-        columns[f"{name} mesh lower 90 % (mL)"] = low.tolist()
-        columns[f"{name} mesh upper 90 % (mL)"] = high.tolist()
+        columns[f"{name} {source} lower 90 % (mL)"] = low.tolist()
+        columns[f"{name} {source} upper 90 % (mL)"] = high.tolist()
     return columns
 
 
 def _write_samples(folder: Path, draws: Listing[Sequence], *, extrapolated: bool) -> None:
-    """Write the phenotypes of every draw's mesh to ``samples.csv``."""
+    """Write the phenotypes of every draw to ``samples.csv``."""
     from cardiogen.export.marks import Marks
     from cardiogen.export.tables import subject_row, write_measures
     from cardiogen.measure.volumes import measure_sequence

@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cardiogen.base import CardiogenError, Exit
 from cardiogen.data.factors import FACTORS, Factors
 
+if TYPE_CHECKING:
+    from cardiogen.models.protocol import AnyModel
+
 MAX_HEARTS = 100_000
 MAX_FRAMES = 1_000
 _OLDEST = 120.0
+_MESH_FORMATS = {"vtp", "stl", "glb"}
 
 
 def usage_error(where: str, found: object, expected: str, remedy: str) -> CardiogenError:
@@ -75,6 +80,22 @@ def check_seed(seed: int) -> None:
     """Refuse a seed that is not in [0, 2**64) (exit 2)."""
     if not 0 <= seed < 2**64:
         raise usage_error("--seed", seed, "a whole number from 0 to 2^64 - 1", "another seed")
+
+
+def check_formats(text: str, model: AnyModel) -> None:
+    """Refuse mesh files that are asked by name of a model of label maps; ``all`` has none then.
+
+    Raises:
+        CardiogenError: U12 (exit 2).
+    """
+    from cardiogen.models.protocol import gives_labels
+
+    asked = sorted({name.strip().lower() for name in text.split(",")} & _MESH_FORMATS)
+    if asked and gives_labels(model):
+        raise CardiogenError(
+            "U12", "--format", found=f"{', '.join(asked)} of a model of label maps",
+            expected="nifti, png, csv", remedy="these, or a model that has meshes",
+        )  # fmt: skip
 
 
 def check_apart(out: Path, inputs: Iterable[str | Path]) -> None:

@@ -17,7 +17,9 @@ from cardiogen.engine.config import (
 from cardiogen.models.linear import LinearModel
 from cardiogen.models.linear_fit import fit_linear, population_examples
 from cardiogen.models.mesh.config import MeshTraining
+from cardiogen.models.sequence.config import SequenceTraining
 from cardiogen.models.store import StoredModel, save_model
+from cardiogen.models.volume.config import VolumeTraining
 
 _LICENCE = "Apache-2.0 (trained on the synthetic reference population only)"
 
@@ -29,7 +31,7 @@ _CARD = """# Model card: {name}
 | trained on | {n} hearts of cardiogen's reference population, seed {seed}; no patient data |
 | conditions | age {age} years, sex F or M, height {height} cm, weight {weight} kg, \
 systolic pressure {sbp} mmHg; any may be missing |
-| gives | left and right ventricle over the cardiac cycle: meshes and label maps at any phase |
+| gives | left and right ventricle over the cardiac cycle: {gives} |
 | size | {size} |
 | licence | {licence} |
 
@@ -51,15 +53,30 @@ _KINDS = {
     "Fourier motion; conditional Gaussian on factors",
     "mesh": "mesh: variational autoencoder of vertices, graph network over space and transformer "
     "over time; conditional prior on factors",
+    "volume": "volume: convolutional variational autoencoder of label maps at single frames; "
+    "conditional prior on factors",
+    "sequence": "sequence: convolutional variational autoencoder of label maps with a temporal "
+    "module; conditional prior on factors",
 }
+_GIVES = {
+    "volume": "label maps at {frames}, no meshes",
+    "sequence": "label maps at any phase, learned from {frames} frames; no meshes",
+}
+_VOXEL_SIZE = "{latent} latents; {shape} voxels of {spacing_mm} mm"
 _SIZES = {
     "linear": "{ed_modes} end-diastolic and {motion_modes} motion scores",
     "deformation": "{ed_modes} end-diastolic and {motion_modes} motion scores",
     "mesh": "{latents} latents and {noise_modes} modes of a smooth residual",
+    "volume": _VOXEL_SIZE,
+    "sequence": _VOXEL_SIZE,
 }
 _TRAININGS: dict[str, type[Training]] = {
-    "linear": LinearTraining, "deformation": DeformationTraining, "mesh": MeshTraining
-}  # fmt: skip
+    "linear": LinearTraining,
+    "deformation": DeformationTraining,
+    "mesh": MeshTraining,
+    "volume": VolumeTraining,
+    "sequence": SequenceTraining,
+}
 
 
 def train(
@@ -78,19 +95,21 @@ def train(
 
     Args:
         out: bundle folder to make.
-        model: kind of model: ``linear``, the default, ``deformation`` or ``mesh``.
+        model: kind of model: ``linear``, the default, ``deformation``, ``mesh``, ``volume`` or
+            ``sequence``.
         cohort: ``population``, the embedded reference population and the default.
         n: number of training hearts, by default 2000.
         seed: same seed, same model; by default 0.
         config: TOML file with the settings of ``engine.config``, or the name of a preset such as
-            ``linear``, which made the shipped model; instead of the four arguments.
+            ``linear``, which made the shipped model; instead of the four arguments, of which
+            only ``model`` may say the same beside it.
         jobs: processes that make training data; on one thread each they do not change a bit.
         device: ``auto``, ``cpu`` or ``cuda``, for networks.
         overwrite: whether ``out`` may be replaced.
 
     Raises:
         CardiogenError: M07 for settings that are unknown or out of range, U01 for settings beside
-            ``config``, O01 if ``out`` exists.
+            ``config`` or a config of another model, O01 if ``out`` exists.
     """
     out = Path(out)
     # Before the training, not after it.
@@ -101,6 +120,8 @@ def train(
         trained = _deformation(settings, jobs)
     elif isinstance(settings, MeshTraining):
         trained = _mesh(settings, device)
+    elif isinstance(settings, VolumeTraining | SequenceTraining):
+        trained = _label_maps(settings, jobs, device)
     else:
         trained = _linear(settings)
     name = f"{trained.kind}-population-{settings.n}"
@@ -141,24 +162,53 @@ def _mesh(settings: MeshTraining, device: str) -> StoredModel:
     return train_mesh(examples, settings.network, device=device)
 
 
+def _label_maps(
+    settings: VolumeTraining | SequenceTraining, jobs: int, device: str
+) -> StoredModel:
+    from cardiogen.models.sequence import train_sequence
+    from cardiogen.models.volume import train_volume
+    from cardiogen.models.voxel import Slots, heart_grid
+    from cardiogen.models.voxel import population_examples as rendered_examples
+
+    config = settings.network
+    lattice = heart_grid(config.shape, config.spacing_mm)
+    examples = rendered_examples(
+        settings.n, settings.seed, lattice, Slots(config.frames), jobs=jobs
+    )
+    if isinstance(settings, VolumeTraining):
+        return train_volume(examples, settings.network, device=device)
+    return train_sequence(examples, settings.network, device=device)
+
+
 def _card(model: StoredModel, name: str, settings: Training) -> str:
     spans = {n: f"{low:.0f}-{high:.0f}" for n, (low, high) in model.condition_ranges().items()}
+    facts = model.architecture()
+    gives = _GIVES.get(model.kind, "meshes and label maps at any phase")
 
     return _CARD.format(
         name=name, kind=_KINDS[model.kind], n=settings.n, seed=settings.seed, licence=_LICENCE,
-        size=_SIZES[model.kind].format(**model.architecture()), **spans,
+        size=_SIZES[model.kind].format(**facts), gives=gives.format(**facts), **spans,
     )  # fmt: skip
 
 
 def _settings(out: Path, flags: dict[str, object], config: str | Path | None) -> Training:
-    """Return the settings of a file or those of flags, never a mixture."""
+    """Return the settings of a file or those of flags, never a mixture.
+
+    Beside a file the kind of model may be named too, if it is the file's.
+    """
     if config is None:
         return build_training(_TRAININGS, flags, "command line")
-    if flags:
+    if beside := [name for name in flags if name != "model"]:
         raise usage_error(
-            "--config", f"{', '.join(flags)} beside a file", "either a file or flags",
+            "--config", f"{', '.join(beside)} beside a file", "either a file or flags",
             "all settings in the file",
         )  # fmt: skip
     path = find_config(config)
     check_apart(out, [path])
-    return load_training(_TRAININGS, path)
+    settings = load_training(_TRAININGS, path)
+    if flags.get("model", settings.model) != settings.model:
+        raise usage_error(
+            "--model", flags["model"], f"{settings.model}, as {path.name} says",
+            "a config of that model, or leaving --model out",
+        )  # fmt: skip
+    return settings

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cardiogen import __version__
+from cardiogen.base import Note
 from cardiogen.data.factors import Factors
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 # Only names the time axis of files; no measure uses it unless the user gives a rate.
 NOMINAL_HEART_RATE = 64.0
+
+
+_NO_MESHES = Note("U12", "model", "decodes label maps: there are no mesh files")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,8 @@ def write_one(
     measures, frames = measure_sequence(measured)
     for name, values in (extra_frames or {}).items():
         frames[name] = list(values)
+    if sequence.vertices is None:
+        parameters = dict(parameters) | {"notes": [*parameters.get("notes", ()), str(_NO_MESHES)]}
     write_heart(
         folder,
         sequence.with_(cycle_s=60.0 / (rate or NOMINAL_HEART_RATE)),

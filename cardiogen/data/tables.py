@@ -126,10 +126,16 @@ def write_table(
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow([_cell(name) for name in columns])
         for row in rows:
-            cells = [_cell(value) for value in row]
-            if len(cells) != len(columns):
-                raise ValueError(f"row must have {len(columns)} cells, got {len(cells)}")
-            writer.writerow(cells)
+            stream.write(row_text(list(row), width=len(columns)))
+
+
+def row_text(cells: list[object], *, width: int) -> str:
+    """Return one line of CSV, as ``write_table`` writes it, with its line end."""
+    if len(cells) != width:
+        raise ValueError(f"row must have {width} cells, got {len(cells)}")
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerow([_cell(value) for value in cells])
+    return stream.getvalue()
 
 
 def _cell(value: object) -> str:

@@ -123,5 +123,7 @@ def find_config(name: str | Path) -> Path:
 
 def preset_path(name: str) -> Path:
     """Return the path of a preset, in the installed package or in a checkout."""
-    packaged = Path(str(files("cardiogen") / "configs" / f"{name}.toml"))
-    return packaged if packaged.is_file() else _REPOSITORY_PRESETS / f"{name}.toml"
+    packaged = Path(str(files("cardiogen") / "configs"))
+    places = [root / folder / f"{name}.toml" for root in (packaged, _REPOSITORY_PRESETS)
+              for folder in (".", "models")]  # fmt: skip
+    return next((place for place in places if place.is_file()), places[-2])

@@ -29,10 +29,11 @@ from cardiogen.evaluate.settings import Size
 from cardiogen.measure.overlap import dice, surface_distances
 from cardiogen.measure.volumes import label_volumes
 from cardiogen.models.linear import LinearModel
-from cardiogen.models.protocol import AnatomyModel, encode_condition
+from cardiogen.models.protocol import AnyModel, encode_condition
 from cardiogen.models.store import load_model
 from cardiogen.population.anatomy import heart_vertices
 from cardiogen.population.render import render_labels
+from cardiogen.synthesis import decode_sequence
 
 Labels = NDArray[np.uint8]
 _DICE, _ASSD, _EF, _TRUE_EF = slice(0, 3), slice(3, 6), slice(6, 8), slice(8, 10)
@@ -64,7 +65,7 @@ def read_patients(folder: str, most: int) -> Patients:
 
 
 def patient_completion(
-    patients: Patients, models: Mapping[str, AnatomyModel], size: Size, *, seed: int
+    patients: Patients, models: Mapping[str, AnyModel], size: Size, *, seed: int
 ) -> Result:
     """Return Dice, ASSD and EF errors at ES of every model, copy ED and mean motion."""
     linear = load_model(None).model
@@ -85,7 +86,7 @@ def patient_completion(
 
 
 def patient_reconstruction(
-    patients: Patients, models: Mapping[str, AnatomyModel], size: Size, *, seed: int
+    patients: Patients, models: Mapping[str, AnyModel], size: Size, *, seed: int
 ) -> Result:
     """Return Dice at ED and ES of patients whose two maps are given."""
     lines: list[Line] = []
@@ -108,22 +109,23 @@ def _both_ends(heart: Heart) -> Heart:
     )  # fmt: skip
 
 
-def _predicted(heart: Heart, model: AnatomyModel) -> tuple[Labels, Labels] | None:
+def _predicted(heart: Heart, model: AnyModel) -> tuple[Labels, Labels] | None:
     """Return maps at ED and ES given the ED map; None where the model refuses."""
     observed = heart.with_(
         phases=np.zeros(1), labels=heart.labels[heart.ed : heart.ed + 1], images=None, ed=0,
         es=None,
     )  # fmt: skip
     try:
-        posterior = model.posterior(observed, encode_condition(Factors()))
+        posterior = model.posterior(observed, encode_condition(heart.factors or Factors()))
+        model, latent = posterior.own or model, posterior.latents.mean
+        if not model.is_possible(latent):
+            return None
+        ends = decode_sequence(
+            model, latent, [0.0, model.end_systole(latent)], pose=posterior.pose, grid=heart.grid
+        )
     except CardiogenError:
         return None
-    latent = posterior.latents.mean
-    if not model.is_possible(latent):
-        return None
-    topology = model.topology.mirrored() if posterior.pose.mirrored else model.topology
-    ends = posterior.pose.to_world(model.decode(latent, [0.0, model.end_systole(latent)]))
-    ed, es = (render_labels(v, topology, heart.grid) for v in ends)
+    ed, es = ends.labels
     return ed, es
 
 

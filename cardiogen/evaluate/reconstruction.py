@@ -14,9 +14,9 @@ from cardiogen.evaluate.completion import observe
 from cardiogen.evaluate.lines import Array, Band, Line, Result, mean_line
 from cardiogen.evaluate.settings import Size
 from cardiogen.measure.overlap import dice
-from cardiogen.models.protocol import AnatomyModel, encode_condition
+from cardiogen.models.protocol import AnyModel, encode_condition
 from cardiogen.population.heart import PopulationHeart
-from cardiogen.population.render import render_labels
+from cardiogen.synthesis import decode_sequence, nearest_phases
 
 STRUCTURES = (Structure.LV, Structure.MYO, Structure.RV)
 _POPULATION_ED: dict[str, Band] = {"LV": (0.97, None), "MYO": (0.92, None), "RV": (0.95, None)}
@@ -25,7 +25,7 @@ PATIENTS: dict[str, Band] = {"LV": (0.94, None), "MYO": (0.86, None), "RV": (0.9
 
 def reconstruction(
     truth: Sequence[PopulationHeart],
-    models: Mapping[str, AnatomyModel],
+    models: Mapping[str, AnyModel],
     size: Size,
     *,
     seed: int,
@@ -44,21 +44,22 @@ def reconstruction(
     return Result(tuple(lines))
 
 
-def overlap(model: AnatomyModel, observed: Heart, *, healthy: bool) -> Array:
+def overlap(model: AnyModel, observed: Heart, *, healthy: bool) -> Array:
     """Return the Dice of every frame and structure ``(T, 3)``; NaN where the model refuses."""
     known = encode_condition(observed.factors or Factors())
     scores = np.full((len(observed), len(STRUCTURES)), np.nan)
     try:
         posterior = model.posterior(observed, known, healthy=healthy)
+        model, latent = posterior.own or model, posterior.latents.mean
+        if not model.is_possible(latent):
+            return scores
+        fitted = decode_sequence(
+            model, latent, nearest_phases(model, observed.phases), pose=posterior.pose,
+            grid=observed.grid,
+        )  # fmt: skip
     except CardiogenError:
         return scores
-    topology = model.topology.mirrored() if posterior.pose.mirrored else model.topology
-    latent = posterior.latents.mean
-    if not model.is_possible(latent):
-        return scores
-    vertices = posterior.pose.to_world(model.decode(latent, observed.phases))
-    for row, labels, frame in zip(scores, observed.labels, vertices, strict=True):
-        again = render_labels(frame, topology, observed.grid)
+    for row, labels, again in zip(scores, observed.labels, fitted.labels, strict=True):
         row[:] = [dice(again == s, labels == s) for s in STRUCTURES]
     return scores
 

@@ -29,7 +29,8 @@ from cardiogen.evaluate.plausibility import plausibility
 from cardiogen.evaluate.reconstruction import reconstruction
 from cardiogen.evaluate.settings import Size
 from cardiogen.evaluate.validity import validity
-from cardiogen.models.protocol import AnatomyModel
+from cardiogen.models.protocol import AnatomyModel, AnyModel
+from cardiogen.population.heart import PopulationHeart
 
 POPULATION = "population"
 TASKS = ("generation", "conditioning", "plausibility", "validity", "completion",
@@ -55,7 +56,7 @@ class Evaluation:
 
 
 def evaluate_models(
-    models: Mapping[str, AnatomyModel],
+    models: Mapping[str, AnyModel],
     size: Size,
     *,
     seed: int,
@@ -82,16 +83,20 @@ def evaluate_models(
     if cohort != POPULATION:
         return _on_patients(models, size, seed, cohort)
     able, reasons = _with_meshes(models)
-    if not able:
-        reason = "; ".join(reasons.values())
-        return Evaluation(cohort, tuple(models), {t: Result(reason=reason) for t in TASKS})
-    results = _on_population(able, size, seed, training or {}, tasks)
-
-    return Evaluation(cohort, tuple(models), results)
+    hearts = [held_out(seed, "truth", i) for i in range(size.hearts)]
+    results = dict.fromkeys(TASKS, Result(reason="; ".join(reasons.values())))
+    if able:
+        results |= _on_meshes(hearts, able, size, seed, training or {}, tasks)
+    if "reconstruction" in tasks:
+        # Label maps are compared: whatever a model decodes.
+        results["reconstruction"] = _or_reason(
+            lambda: reconstruction(hearts, models, size, seed=seed)
+        )
+    return Evaluation(cohort, tuple(models), {t: results[t] for t in TASKS if t in tasks})
 
 
 def _with_meshes(
-    models: Mapping[str, AnatomyModel],
+    models: Mapping[str, AnyModel],
 ) -> tuple[dict[str, AnatomyModel], dict[str, str]]:
     """Return the models whose hearts can be compared, and why the others cannot."""
     able, reasons = {}, {}
@@ -106,14 +111,14 @@ def _with_meshes(
     return (able, reasons) if next(iter(models)) in able else ({}, reasons)
 
 
-def _on_population(
+def _on_meshes(
+    hearts: Sequence[PopulationHeart],
     models: Mapping[str, AnatomyModel],
     size: Size,
     seed: int,
     training: TrainingData,
     tasks: Sequence[str],
 ) -> dict[str, Result]:
-    hearts = [held_out(seed, "truth", i) for i in range(size.hearts)]
     factors = [heart.factors for heart in hearts]
     others = [held_out(seed, "other", i, given) for i, given in enumerate(factors)]
     truth = population_hearts(hearts, "held-out hearts")
@@ -128,28 +133,20 @@ def _on_population(
         "plausibility": lambda: plausibility(factors, methods, size, seed=seed),
         "validity": lambda: validity(hearts, models, size, seed=seed),
         "completion": lambda: completion(hearts, real, models, size, seed=seed),
-        "reconstruction": lambda: reconstruction(hearts, models, size, seed=seed),
         "memorization": lambda: memorization(truth, models, training, size, seed=seed),
     }
-    return {task: _or_reason(work[task]) for task in TASKS if task in tasks}
+    return {task: _or_reason(run) for task, run in work.items() if task in tasks}
 
 
-def _on_patients(
-    models: Mapping[str, AnatomyModel], size: Size, seed: int, cohort: str
-) -> Evaluation:
+def _on_patients(models: Mapping[str, AnyModel], size: Size, seed: int, cohort: str) -> Evaluation:
     patients = read_patients(cohort, size.completed)
     reason = "needs hearts whose truth is known: --cohort population"
     results = {task: Result(reason=reason) for task in TASKS if task not in _PATIENT_TASKS}
-    able, reasons = _with_meshes(models)
-    if able:
-        work = {
-            "completion": lambda: patient_completion(patients, able, size, seed=seed),
-            "reconstruction": lambda: patient_reconstruction(patients, able, size, seed=seed),
-        }
-        results |= {task: _or_reason(run) for task, run in work.items()}
-    else:
-        results |= {t: Result(reason="; ".join(reasons.values())) for t in _PATIENT_TASKS}
-
+    work = {
+        "completion": lambda: patient_completion(patients, models, size, seed=seed),
+        "reconstruction": lambda: patient_reconstruction(patients, models, size, seed=seed),
+    }
+    results |= {task: _or_reason(run) for task, run in work.items()}
     found = {task: results[task] for task in TASKS}
 
     return Evaluation(Path(cohort).name, tuple(models), found, patients.left_out)

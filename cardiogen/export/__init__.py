@@ -9,6 +9,7 @@ from cardiogen.export.bullseye import (
     write_bullseye,
 )
 from cardiogen.export.captions import describe_factors, describe_measures, reference_bands
+from cardiogen.export.cohort_tables import CohortTables
 from cardiogen.export.frames import frame_time_s, frame_times, key_frames
 from cardiogen.export.glb import write_glb
 from cardiogen.export.heart import (
@@ -18,7 +19,9 @@ from cardiogen.export.heart import (
     write_heart,
 )
 from cardiogen.export.label_names import code_names, write_label_names
+from cardiogen.export.latents import LatentRow, latent_row, read_latents, write_latents
 from cardiogen.export.marks import Marks
+from cardiogen.export.mesh_store import MeshStore
 from cardiogen.export.norm_map import write_norm_bullseye
 from cardiogen.export.picture import heart_figure, write_preview
 from cardiogen.export.render import Camera, heart_camera, rasterize, render_heart
@@ -45,9 +48,12 @@ from cardiogen.export.vtp import write_mesh_series, write_vtp
 __all__ = [
     "FORMATS",
     "Camera",
+    "CohortTables",
     "Format",
     "HeartAxes",
+    "LatentRow",
     "Marks",
+    "MeshStore",
     "Plane",
     "Space",
     "axes_from_labels",
@@ -67,8 +73,10 @@ __all__ = [
     "heart_camera",
     "heart_figure",
     "key_frames",
+    "latent_row",
     "parse_formats",
     "rasterize",
+    "read_latents",
     "reference_bands",
     "render_heart",
     "sample_structures",
@@ -86,6 +94,7 @@ __all__ = [
     "write_glb",
     "write_heart",
     "write_label_names",
+    "write_latents",
     "write_measures",
     "write_mesh_series",
     "write_norm_bullseye",

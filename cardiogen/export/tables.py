@@ -55,7 +55,7 @@ def write_measures(
     for number, row in enumerate(rows):
         if list(row) != columns:
             raise ValueError(f"row {number} must have the columns {columns}, got {list(row)}")
-    cells = ([_rounded(row[name]) for name in columns] for row in rows)
+    cells = (rounded_cells(row) for row in rows)
     write_table(path, columns, cells, overwrite=overwrite)
     return Path(path)
 
@@ -91,6 +91,11 @@ def write_frames(
     )
     write_table(path, ["subject_id", *marks.cells, *table], rows, overwrite=overwrite)
     return Path(path)
+
+
+def rounded_cells(row: Mapping[str, Cell]) -> list[Cell]:
+    """Return the cells of a row as tables hold them: four decimals at most."""
+    return [_rounded(value) for value in row.values()]
 
 
 def _rounded(value: Cell) -> Cell:

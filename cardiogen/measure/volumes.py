@@ -68,10 +68,17 @@ def mesh_volume(vertices: ArrayLike, faces: ArrayLike) -> NDArray[np.float64]:
     """
     vertices = np.asarray(vertices, dtype=np.float64)
     faces = np.asarray(faces)
-    used = vertices[..., faces.reshape(-1), :]
-    corners = used.reshape(*vertices.shape[:-2], len(faces), 3, 3)
-    a, b, c = np.moveaxis(corners - used.mean(axis=-2)[..., None, None, :], -2, 0)
-    return (a * np.cross(b, c)).sum(axis=(-2, -1)) / 6000.0
+    middle = vertices[..., faces.reshape(-1), :].mean(axis=-2)
+    # Coordinates first: gathering from contiguous rows is several times faster.
+    x, y, z = np.ascontiguousarray(np.moveaxis(vertices - middle[..., None, :], -1, 0))
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = (
+        (x[..., f], y[..., f], z[..., f]) for f in np.ascontiguousarray(faces.T)
+    )
+    terms = np.empty((*vertices.shape[:-2], len(faces), 3))
+    terms[..., 0] = ax * (by * cz - bz * cy)
+    terms[..., 1] = ay * (bz * cx - bx * cz)
+    terms[..., 2] = az * (bx * cy - by * cx)
+    return terms.sum(axis=(-2, -1)) / 6000.0
 
 
 def mesh_volumes(vertices: ArrayLike, topology: Topology) -> Volumes:
@@ -91,7 +98,9 @@ def mesh_volumes(vertices: ArrayLike, topology: Topology) -> Volumes:
     if vertices.ndim == 2:
         vertices = vertices[None]
     missing = np.full(len(vertices), np.nan)
-    inside = {s: mesh_volume(vertices, f) for s, f in topology.surfaces.items()}
+    inside = {
+        s: mesh_volume(vertices, f) for s, f in topology.surfaces.items() if s != Surface.EPI
+    }
     endo = inside.get(Surface.LV_ENDO, missing)
     return {
         Structure.LV: endo,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cardiogen.data.factors import Factors
+from cardiogen.data.grid import Grid
 from cardiogen.data.mesh import Topology
 from cardiogen.data.sequence import Sequence
 from cardiogen.population.pose import Pose
@@ -56,17 +57,18 @@ class Posterior:
         pose: from the heart's frame to the world of the observations.
         margin: by how much (minus two log posterior) the pose fits better than its mirror image;
             None if they were not compared.
+        own: the model with what sets this heart apart from all that its latents can show; None
+            where there is nothing. It decodes the latents, draws among them.
     """
 
     latents: LatentDistribution
     pose: Pose
     margin: float | None = None
+    own: AnatomyModel | None = None
 
 
-class AnatomyModel(Protocol):
-    """A conditional model of cardiac anatomy over the cycle."""
-
-    topology: Topology
+class ConditionalModel(Protocol):
+    """What models of anatomy answer alike, whether they decode meshes or label maps."""
 
     def check_condition(self, condition: Tensor) -> None:
         """Refuse (``CardiogenError`` D01 or D02) what lies outside the training data."""
@@ -82,14 +84,53 @@ class AnatomyModel(Protocol):
         ``healthy`` says that the heart belongs to the population that the model was trained on.
         """
 
-    def decode(self, latent: Tensor, phases: ArrayLike) -> NDArray[np.float64]:
-        """Return heart-frame meshes ``(T, V, 3)`` in mm of one latent at any phases."""
-
     def is_possible(self, latent: Tensor) -> bool:
         """Whether a latent decodes to a heart: no ventricle ejects more than it holds."""
 
     def end_systole(self, latent: Tensor) -> float:
         """Return the phase at which ejection ends: all but 0.5 % of the stroke is out."""
+
+
+class AnatomyModel(ConditionalModel, Protocol):
+    """A conditional model of cardiac anatomy over the cycle, as meshes of one topology."""
+
+    topology: Topology
+
+    def decode(self, latent: Tensor, phases: ArrayLike) -> NDArray[np.float64]:
+        """Return heart-frame meshes ``(T, V, 3)`` in mm of one latent at any phases."""
+
+
+class LabelModel(ConditionalModel, Protocol):
+    """A conditional model of cardiac anatomy that decodes label maps.
+
+    Attributes:
+        topology: None: there are no meshes.
+        known_phases: the phases that it can decode; none if it can decode any.
+    """
+
+    topology: None
+    known_phases: tuple[float, ...]
+
+    def decode_probs(self, latent: Tensor, phases: ArrayLike) -> tuple[Tensor, Grid]:
+        """Return probabilities ``(T, 4, D, H, W)`` of one latent and their heart-frame lattice.
+
+        Raises:
+            CardiogenError: D04 for a phase that the model does not know.
+        """
+
+    def with_condition(self, latent: Tensor, condition: Tensor) -> Tensor:
+        """Return the same heart under another condition: z stays, the code changes."""
+
+    def require_heart(self) -> None:
+        """Refuse (ValueError) weights that describe no distribution or no heart."""
+
+
+AnyModel = AnatomyModel | LabelModel
+
+
+def gives_labels(model: AnyModel) -> TypeGuard[LabelModel]:
+    """Whether a model decodes label maps and no meshes."""
+    return model.topology is None
 
 
 def frame_phases(frames: int) -> Listing[float]:

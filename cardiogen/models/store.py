@@ -15,9 +15,16 @@ from numpy.typing import NDArray
 from cardiogen import __version__
 from cardiogen.base import CardiogenError
 from cardiogen.engine.bundle import Array, Bundle, default_bundle_path, read_bundle, write_bundle
-from cardiogen.models.deformation.model import DeformationModel
+from cardiogen.models.deformation.model import DeformationModel, is_adapted
 from cardiogen.models.linear import LinearModel, LinearWeights
-from cardiogen.models.protocol import CONDITION_COLUMNS, CONDITION_UNITS, AnatomyModel
+from cardiogen.models.protocol import (
+    CONDITION_COLUMNS,
+    CONDITION_UNITS,
+    AnatomyModel,
+    AnyModel,
+    LabelModel,
+    gives_labels,
+)
 from cardiogen.population.template import template_topology
 
 _LARGEST_MM = 500.0
@@ -27,7 +34,7 @@ _LARGEST_MM = 500.0
 class LoadedModel:
     """A model and the facts that outputs record of it."""
 
-    model: AnatomyModel
+    model: AnyModel
     bundle: Bundle
 
     @property
@@ -87,7 +94,7 @@ def save_model(
         "condition_columns": list(CONDITION_COLUMNS),
         "condition_units": list(CONDITION_UNITS),
         "condition_ranges": model.condition_ranges(),
-        "template_sha256": template_sha256(),
+        "template_sha256": "" if model.kind in _LABEL_KINDS else template_sha256(),
         "training_data": training_data,
         "licence": licence,
     }
@@ -110,7 +117,8 @@ def _linear_shapes(tensors: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
 
 
 def _deformation(bundle: Bundle) -> AnatomyModel:
-    tensors = _checked(bundle, DeformationModel.names(), DeformationModel.shapes)
+    names = DeformationModel.names(adapted=is_adapted(bundle.tensors))
+    tensors = _checked(bundle, names, DeformationModel.shapes)
     model = DeformationModel.from_tensors(tensors, bundle.description.architecture)
     model.latents.require_positive()
 
@@ -123,6 +131,18 @@ def _mesh(bundle: Bundle) -> AnatomyModel:
     return mesh_from_tensors(
         dict(bundle.tensors), bundle.description.architecture, topology=template_topology()
     )
+
+
+def _volume(bundle: Bundle) -> LabelModel:
+    from cardiogen.models.volume.model import volume_from_tensors
+
+    return volume_from_tensors(bundle.tensors, bundle.description.architecture)
+
+
+def _sequence(bundle: Bundle) -> LabelModel:
+    from cardiogen.models.sequence.model import sequence_from_tensors
+
+    return sequence_from_tensors(bundle.tensors, bundle.description.architecture)
 
 
 def _checked(
@@ -146,8 +166,11 @@ def _checked(
     return {name: a.astype(np.float64) for name, a in bundle.tensors.items()}
 
 
-def _require_heart(model: AnatomyModel) -> None:
+def _require_heart(model: AnyModel) -> None:
     """Refuse (ValueError) finite weights that describe no distribution or no heart."""
+    if gives_labels(model):
+        model.require_heart()
+        return
     unknown = torch.full((len(CONDITION_COLUMNS),), float("nan"), dtype=torch.float64)
     prior = model.prior(unknown)
     np.linalg.cholesky(prior.covariance.numpy())
@@ -156,11 +179,15 @@ def _require_heart(model: AnatomyModel) -> None:
 
 
 # Kind in model.json -> how to make the model.
-_MODELS: dict[str, Callable[[Bundle], AnatomyModel]] = {
+_MODELS: dict[str, Callable[[Bundle], AnyModel]] = {
     "linear": _linear,
     "deformation": _deformation,
     "mesh": _mesh,
+    "volume": _volume,
+    "sequence": _sequence,
 }
+# Models of label maps know no vertices, so that no template binds them.
+_LABEL_KINDS = ("volume", "sequence")
 
 
 def load_model(path: str | Path | None = None) -> LoadedModel:
@@ -172,10 +199,12 @@ def load_model(path: str | Path | None = None) -> LoadedModel:
     """
     bundle = read_bundle(default_bundle_path() if path is None else path)
     description = bundle.description
-    if description.template_sha256 != template_sha256():
+    template = "" if description.kind in _LABEL_KINDS else template_sha256()
+    if description.template_sha256 != template:
         raise CardiogenError(
             "M04", bundle.path, found="a model of another template",
-            expected="the template of this cardiogen", remedy="training the model again",
+            expected="the template of this cardiogen" if template else "none: label maps",
+            remedy="training the model again",
         )  # fmt: skip
     columns = [*zip(description.condition_columns, description.condition_units, strict=False)]
     if columns != [*zip(CONDITION_COLUMNS, CONDITION_UNITS, strict=True)]:

@@ -18,7 +18,7 @@ from numpy.polynomial import legendre
 from numpy.typing import NDArray
 
 from cardiogen.data.mesh import Surface
-from cardiogen.population.rays import distance_at, ray_points
+from cardiogen.population.rays import distance_at, points_towards, ray_points
 from cardiogen.population.right_base import base_heights, base_points
 from cardiogen.population.template import (
     COLUMNS,
@@ -243,10 +243,12 @@ def ray_surfaces(coordinates: Array) -> dict[str, Array]:
     mu = polar_angles(coordinates)[..., None]
     theta = _azimuths(coordinates, mu[..., 0])
     shape = theta.shape
+    # Cosines and sines once: the volumes below are measured some twenty times.
+    towards = np.cos(theta), np.sin(theta)
 
     def place(distance: Array) -> Array:
         # Turned, for the twist shears the facets and with them the volume, by some 1e-4.
-        return _turned(_rings(ray_points(focal, mu, theta, distance)), focal, coordinates)
+        return _turned(_rings(points_towards(focal, mu, towards, distance)), focal, coordinates)
 
     width = np.exp(endo0 + _field(coordinates, "endo", basis))
     wall = np.exp(wall0 + _field(coordinates, "wall", basis))
@@ -281,18 +283,39 @@ def ray_surfaces(coordinates: Array) -> dict[str, Array]:
     dome = base_heights(coordinates[:, COORDINATES["rv_dome"]])
     rv_faces = template_topology().surfaces[Surface.RV_ENDO]
 
+    # Only what bounds the cavity is turned and measured, and of that only the free wall moves.
+    used, own = np.unique(rv_faces, return_inverse=True)
+    own = own.reshape(rv_faces.shape)
+    rings = _wall_rings(surfaces)
+
     def rv_volume(scale: Array) -> Array:
         free = epi[patch] + scale[:, None, None] * depth
-        mesh = _assemble(surfaces | {"free": free, "outer": free, "dome": dome})
-        return signed_volume_ml(_turned(mesh, focal, coordinates), rv_faces)
+        mesh = _assemble(surfaces | {"free": free, "outer": free, "dome": dome}, rings)
+        return signed_volume_ml(_turned(mesh[:, used], focal, coordinates), own)
 
     scale = _solve_scale(rv_volume, volumes[:, 2], np.full(shape[0], 40.0), "right depth")
     free = epi[patch] + scale[:, None, None] * depth
     return surfaces | {"free": free, "outer": free + _RV_WALL_MM * fade, "dome": dome}
 
 
-def _assemble(surfaces: dict[str, Array]) -> Array:
-    """Place all vertices in the heart frame, without twist and descent, ``(T, V, 3)``."""
+def _wall_rings(surfaces: dict[str, Array]) -> Array:
+    """Place the vertices of both left walls, ``(T, LV_CENTER, 3)``."""
+    focal, mu, theta = surfaces["focal"][:, None, None], surfaces["mu"], surfaces["theta"]
+    towards = np.cos(theta), np.sin(theta)
+    rings = [
+        _rings(points_towards(focal, mu[..., None], towards, surfaces[name]))
+        for name in ("endo", "epi")
+    ]
+    return np.concatenate(rings, axis=1)
+
+
+def _assemble(surfaces: dict[str, Array], rings: Array | None = None) -> Array:
+    """Place all vertices in the heart frame, without twist and descent, ``(T, V, 3)``.
+
+    Args:
+        surfaces: see :func:`ray_surfaces`.
+        rings: of :func:`_wall_rings`, where they are known.
+    """
     focal, mu, theta = (
         surfaces["focal"][:, None, None],
         surfaces["mu"][..., None],
@@ -300,8 +323,7 @@ def _assemble(surfaces: dict[str, Array]) -> Array:
     )
     frames = len(theta)
     vertices = np.zeros((frames, VERTEX_COUNT, 3))
-    rings = [_rings(ray_points(focal, mu, theta, surfaces[name])) for name in ("endo", "epi")]
-    vertices[:, :LV_CENTER] = np.concatenate(rings, axis=1)
+    vertices[:, :LV_CENTER] = _wall_rings(surfaces) if rings is None else rings
     rows, columns = slice(RV_ROWS), slice(1, SEPTAL)
     sheets = [
         ray_points(focal, mu[:, rows], theta[:, rows, columns], surfaces[name][:, rows, columns])
@@ -348,4 +370,7 @@ def _turned(points: Array, focal: Array, coordinates: Array) -> Array:
     angle = twist_angle(coordinates, np.arccos(height))
     cosine, sine = np.cos(angle), np.sin(angle)
     x, y, z = np.moveaxis(points, -1, 0)
-    return np.stack([cosine * x - sine * y, sine * x + cosine * y, z], axis=-1)
+    turned = np.empty_like(points)
+    turned[..., 0], turned[..., 1] = cosine * x - sine * y, sine * x + cosine * y
+    turned[..., 2] = z
+    return turned

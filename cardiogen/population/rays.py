@@ -34,13 +34,21 @@ def ray_points(focal: Array, mu: Array, theta: Array, distance: Array) -> Array:
         theta: azimuth, rad.
         distance: D, mm; at least 0. All four broadcast.
     """
+    return points_towards(focal, mu, (np.cos(theta), np.sin(theta)), distance)
+
+
+def points_towards(
+    focal: Array, mu: Array, direction: tuple[Array, Array], distance: Array
+) -> Array:
+    """Return ``ray_points`` of rays whose cosine and sine of theta are known."""
     cosine, sine = np.cos(mu), np.sin(mu)
     q = cosine**2 + np.sqrt((distance / focal) ** 2 + sine**4)
     radius = focal * np.sqrt(np.maximum(q**2 - 1.0, 0.0)) * sine
     height = -focal * q * cosine
-    return np.stack(
-        np.broadcast_arrays(radius * np.cos(theta), radius * np.sin(theta), height), -1
-    )
+    east, north = direction
+    points = np.empty((*np.broadcast_shapes(radius.shape, east.shape, height.shape), 3))
+    points[..., 0], points[..., 1], points[..., 2] = radius * east, radius * north, height
+    return points
 
 
 def ray_coordinates(points: Array, focal: Array) -> tuple[Array, Array, Array]:

@@ -73,7 +73,7 @@ def test_an_ending_in_the_middle_leaves_nothing(run, monkeypatch, tree, tmp_path
         (folder / "measures.csv").write_text("half")
         raise raised
 
-    monkeypatch.setattr("cardiogen.cli.generate._write", half)
+    monkeypatch.setattr("cardiogen.cli.generate_heart.write_files", half)
     for arguments in ([*small, "--overwrite"], [*small[:2], "other"], [*small[:2], "two", "-n2"]):
         ran = run(*arguments)
         assert ran.code == status

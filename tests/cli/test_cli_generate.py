@@ -16,7 +16,10 @@ import torch
 import trimesh
 
 from cardiogen.cli import generate as module
-from cardiogen.cli.generate import Request, generate, make_heart
+from cardiogen.cli import generate_cohort, generate_heart
+from cardiogen.cli.generate import generate
+from cardiogen.cli.generate_heart import make_heart
+from cardiogen.cli.generate_plan import Request
 from cardiogen.data.factors import Factors
 from cardiogen.measure import measure_path
 from cardiogen.models.store import load_model
@@ -254,7 +257,7 @@ REFUSALS = [
 @pytest.mark.parametrize(("flags", "status", "code", "words"), REFUSALS,
                          ids=[" ".join(case[0]) for case in REFUSALS])  # fmt: skip
 def test_requests_that_are_refused(run, monkeypatch, tmp_path, flags, status, code, words):
-    monkeypatch.setattr(module, "make_heart", lambda *_: pytest.fail("made a refused heart"))
+    monkeypatch.setattr(generate_heart, "decoded", lambda *_: pytest.fail("made a refused heart"))
     ran = run("generate", "--out", "x", *flags)
     assert ran.code == status
     (line,) = ran.err.splitlines()
@@ -312,8 +315,8 @@ def test_hearts_do_not_depend_on_number_workers_or_company(tmp_path, tree):
     facts = {"phase_only": "es", "formats": "nifti,vtp,stl,csv", "spacing_mm": 4.0, "seed": 9}
     few = tree(generate(out=tmp_path / "few", n=3, workers=1, **facts))
     many = tree(generate(out=tmp_path / "many", n=6, workers=2, **facts))
-    tables = {"measures.csv", "subjects.csv"}
-    hearts = few.keys() - tables
+    tables = {"measures.csv", "subjects.csv", "latents.csv"}
+    hearts = few.keys() - tables - {"cohort.json"}
     assert len(hearts) > 20
     assert {name: many[name] for name in hearts} == {name: few[name] for name in hearts}
     for table in tables:
@@ -368,9 +371,11 @@ def test_hearts_of_all_rows_together_are_limited(refused, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize(("formats", "kept"), [("png,csv", 1), ("csv", 0)])
 def test_only_hearts_of_the_overview_stay_in_memory(tmp_path, monkeypatch, formats, kept):
-    monkeypatch.setattr(module, "_OVERVIEW_HEARTS", 1)
-    thumbnails, made = [], module._thumbnail
-    monkeypatch.setattr(module, "_thumbnail", lambda s: thumbnails.append(made(s)) or made(s))
+    monkeypatch.setattr(generate_cohort, "OVERVIEW_HEARTS", 1)
+    thumbnails, made = [], generate_heart.thumbnail
+    monkeypatch.setattr(
+        generate_heart, "thumbnail", lambda s: thumbnails.append(made(s)) or made(s)
+    )
     out = generate(out=tmp_path / "x", n=2, phase_only="ed", formats=formats, spacing_mm=4.0)
     assert len(thumbnails) == kept
     assert (out / "overview.png").is_file() == bool(kept)

@@ -46,15 +46,20 @@ def test_requests_that_are_refused(refused, tmp_path):
     refused("train", "--out", "kept", "--overwrite", status=8, code="O03")
 
 
-@pytest.mark.parametrize(
-    "flags", [("-n", "200"), ("--seed", "0"), ("--model", "linear"), ("--cohort", "population")]
-)
+@pytest.mark.parametrize("flags", [("-n", "200"), ("--seed", "0"), ("--cohort", "population")])
 def test_flags_beside_a_config_are_refused(refused, tmp_path, flags):
     (tmp_path / "c.toml").write_text("n = 300")
     name = flags[0].lstrip("-")
     for config in ("c.toml", "linear"):
         refused("train", "--out", "b", "--config", config, *flags, status=2, code="U01",
                 words=f"found {name} beside a file")  # fmt: skip
+
+
+def test_a_config_of_another_model_than_asked_for_is_refused(refused, tmp_path):
+    (tmp_path / "c.toml").write_text("n = 300")
+    for config, kind in (("c.toml", "linear"), ("volume_small", "volume")):
+        refused("train", "--out", "b", "--config", config, "--model", "sequence", status=2,
+                code="U01", words=f"--model: found sequence; expected {kind}, as")  # fmt: skip
 
 
 def test_command_trains_on_one_thread_with_the_settings_asked_for(run, monkeypatch):
@@ -65,10 +70,11 @@ def test_command_trains_on_one_thread_with_the_settings_asked_for(run, monkeypat
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cardiogen.cli.train.population_examples", examples)
-    for flags in ((), ("--config", "linear"), ("-n", "300", "--seed", "7")):
+    named = ("--config", "linear", "--model", "linear")
+    for flags in ((), ("--config", "linear"), named, ("-n", "300", "--seed", "7")):
         monkeypatch.delenv("OMP_NUM_THREADS")
         assert run("train", "--out", "b", *flags).code == 130
-    assert seen == [(2000, 0, "1"), (12000, 2024, "1"), (300, 7, "1")]
+    assert seen == [(2000, 0, "1"), *[(12000, 2024, "1")] * 2, (300, 7, "1")]
 
 
 def breathing_codes(count, seed, *, jobs=1):
@@ -108,7 +114,7 @@ def test_deformation_model_is_trained_and_generates(run, refused, tmp_path, monk
     lv = volumes[next(n for n in volumes.dtype.names if n.startswith("LV"))]
     assert lv[0] > 20
     assert lv.min() < 0.95 * lv[0]
-    refused("train", "--model", "volume", "--out", "c", status=4, code="M07", words="deformation")
+    refused("train", "--model", "gan", "--out", "c", status=4, code="M07", words="deformation")
 
 
 @pytest.mark.slow

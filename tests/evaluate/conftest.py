@@ -8,7 +8,10 @@ from cardiogen.base import CardiogenError
 from cardiogen.evaluate import Size
 from cardiogen.models.protocol import Posterior
 from cardiogen.models.store import load_model
+from cardiogen.models.voxel import find_pose, heart_grid
+from cardiogen.ops import one_hot
 from cardiogen.population.pose import typical_pose
+from cardiogen.population.render import render_labels
 
 
 class Wrapped:
@@ -83,9 +86,24 @@ class Refusing(Quick):
 
 
 class Flat(Quick):
-    """A model of label maps: there is no topology."""
+    """A model of label maps at the phase of ED and at one of ES: there is no topology."""
 
     topology = None
+    known_phases = (0.0, 0.3)
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.lattice = heart_grid((16, 15, 15), (9.0, 9.0, 9.0))
+        mean = model.prior(torch.full((5,), float("nan"), dtype=torch.float64)).mean
+        ends = model.decode(mean, [0.0, model.end_systole(mean)])
+        self.labels = [render_labels(v, model.topology, self.lattice) for v in ends]
+
+    def decode_probs(self, latent, phases):
+        maps = [self.labels[self.known_phases.index(phase)].astype(np.int64) for phase in phases]
+        return one_hot(torch.from_numpy(np.stack(maps))[:, None], 4), self.lattice
+
+    def posterior(self, observed, condition, *, healthy=False):
+        return Posterior(self.prior(condition), find_pose(observed)[0])
 
 
 KINDS = {c.__name__.lower(): c for c in (Quick, Cheap, Blind, Collapsed, Frozen, Refusing, Flat)}

@@ -228,11 +228,16 @@ def test_means_leave_failures_out_and_count_them():
     assert Estimate(found.value, found.low, found.high).contains(2.0)
 
 
-def test_a_model_without_meshes_gets_a_reason(models, tiny):
+def test_a_model_without_meshes_is_reconstructed_and_gets_a_reason_for_the_rest(models, tiny):
     found = evaluate_models({"flat": models["flat"]}, tiny, seed=0)
     assert set(found.results) == set(TASKS)
-    assert all("CG-U12" in result.reason for result in found.results.values())
-    assert not any(result.lines for result in found.results.values())
+    lines = found.results["reconstruction"].lines
+    assert [line.of for line in lines[:3]] == ["LV at ED", "MYO at ED", "RV at ED"]
+    # The mean heart for everyone, at voxels of 9 mm.
+    assert all(0.2 < line.value < 0.95 and not line.failures for line in lines)
+    rest = [result for task, result in found.results.items() if task != "reconstruction"]
+    assert all("CG-U12" in result.reason for result in rest)
+    assert not any(result.lines for result in rest)
 
 
 def test_an_unknown_task_is_refused(models, tiny):

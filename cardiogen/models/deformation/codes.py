@@ -48,7 +48,7 @@ class CodeFitter:
 
     template: DeformationTemplate
     step_smoothness: float = 1e-2
-    smoothness: float = 1e-2
+    smoothness: float = 3e-2
     iterations: int = 14
     frame_iterations: int = 6
 
@@ -123,7 +123,7 @@ class CodeFitter:
 
     @cached_property
     def _bend(self) -> scipy.sparse.csr_matrix:
-        bend = _laplacian(self.template.active)
+        bend = laplacian(self.template.active)
         return bend.T @ bend
 
     @cached_property
@@ -219,7 +219,7 @@ class _Anderson:
         return params + change.view_as(params)
 
 
-def _laplacian(active: NDArray[np.bool_]) -> scipy.sparse.csr_matrix:
+def laplacian(active: NDArray[np.bool_]) -> scipy.sparse.csr_matrix:
     """Return the Laplacian over active points; beyond them values are 0."""
     count = int(active.sum())
     number = np.full(active.shape, -1)

@@ -21,6 +21,7 @@ from cardiogen.data.sequence import Sequence
 from cardiogen.measure.volumes import end_of_ejection, mesh_volumes
 from cardiogen.models.conditional import ConditionalGaussian
 from cardiogen.models.cycle import HARMONICS
+from cardiogen.models.deformation.adaptation import MotionGivenShape
 from cardiogen.models.deformation.decoder import VelocityDecoder
 from cardiogen.models.deformation.modes import VelocityModes
 from cardiogen.models.deformation.phenotypes import PhenotypeMap
@@ -41,11 +42,25 @@ class DeformationModel:
     kind = "deformation"
 
     def __init__(
-        self, decoder: VelocityDecoder, latents: ConditionalGaussian, phenotypes: PhenotypeMap
+        self,
+        decoder: VelocityDecoder,
+        latents: ConditionalGaussian,
+        phenotypes: PhenotypeMap,
+        *,
+        cohort: MotionGivenShape | None = None,
     ) -> None:
+        """Put a model together.
+
+        Args:
+            decoder: from latents to hearts.
+            latents: their distribution given factors.
+            phenotypes: as functions of latents.
+            cohort: how the hearts of a cohort beat, if the model was adapted to one.
+        """
         self.decoder = decoder
         self.latents = latents
         self.phenotypes = phenotypes
+        self.cohort = cohort
 
     @property
     def topology(self) -> Topology:
@@ -104,13 +119,16 @@ class DeformationModel:
         latents = {name: getattr(self.latents, name) for name in ConditionalGaussian.names()}
         maps = {name: getattr(self.phenotypes, name) for name in PhenotypeMap.names()}
 
-        return {"template": self.decoder.template.vertices, **modes, **latents, **maps}
+        cohort = {} if self.cohort is None else self.cohort.tensors()
+
+        return {"template": self.decoder.template.vertices, **modes, **latents, **maps, **cohort}
 
     @staticmethod
-    def names() -> tuple[str, ...]:
-        """Names of the tensors."""
+    def names(*, adapted: bool = False) -> tuple[str, ...]:
+        """Names of the tensors, more of them if the model was adapted to a cohort."""
+        own = MotionGivenShape.names() if adapted else ()
         return ("template", *VelocityModes.names(), *ConditionalGaussian.names(),
-                *PhenotypeMap.names())  # fmt: skip
+                *PhenotypeMap.names(), *own)  # fmt: skip
 
     @staticmethod
     def shapes(tensors: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
@@ -119,19 +137,27 @@ class DeformationModel:
             len(np.atleast_1d(tensors[name])) for name in ("ed_modes", "motion_modes", "fields")
         )
         size, series = np.size(tensors["ed_mean"]), fields * 2 * HARMONICS
-        return {
-            "template": (template_topology().vertex_count, 3),
-            "ed_mean": (size,),
-            "ed_modes": (ed, size),
-            "ed_scale": (ed,),
-            "fields": (fields, size),
-            "motion_mean": (series,),
-            "motion_modes": (motion, series),
-            "motion_scale": (motion,),
-            "phenotype_bias": (6,),
-            "phenotype_weights": (6, ed + motion),
-            "phenotype_residual": (6,),
-        } | ConditionalGaussian.shapes(ed + motion)
+        cohort = {}
+        if is_adapted(tensors):
+            subjects = len(np.atleast_1d(tensors["cohort_features"]))
+            cohort = MotionGivenShape.shapes(subjects, motion)
+        return (
+            {
+                "template": (template_topology().vertex_count, 3),
+                "ed_mean": (size,),
+                "ed_modes": (ed, size),
+                "ed_scale": (ed,),
+                "fields": (fields, size),
+                "motion_mean": (series,),
+                "motion_modes": (motion, series),
+                "motion_scale": (motion,),
+                "phenotype_bias": (6,),
+                "phenotype_weights": (6, ed + motion),
+                "phenotype_residual": (6,),
+            }
+            | ConditionalGaussian.shapes(ed + motion)
+            | cohort
+        )
 
     def architecture(self) -> dict[str, int | float | str]:
         """Return the numbers that describe the model."""
@@ -163,4 +189,13 @@ class DeformationModel:
         latents = ConditionalGaussian(**{n: tensors[n] for n in ConditionalGaussian.names()})
         phenotypes = PhenotypeMap(**{name: tensors[name] for name in PhenotypeMap.names()})
 
-        return cls(VelocityDecoder(template, modes), latents, phenotypes)
+        cohort = None
+        if is_adapted(tensors):
+            cohort = MotionGivenShape(**{n: tensors[n] for n in MotionGivenShape.names()})
+
+        return cls(VelocityDecoder(template, modes), latents, phenotypes, cohort=cohort)
+
+
+def is_adapted(tensors: Mapping[str, Array]) -> bool:
+    """Whether named tensors are those of a model adapted to a cohort."""
+    return "cohort_features" in tensors

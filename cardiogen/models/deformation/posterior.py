@@ -1,7 +1,10 @@
 """Completion with the deformation model: latents given label maps of any frames and any factors.
 
 The Gaussian prior given the factors, widened by ``models.disease`` unless the heart is known to be
-healthy, meets the contours and volumes of all frames in ``engine.map_estimate``.
+healthy, meets the contours and volumes of all frames in ``engine.map_estimate``. Of a heart that
+may be ill, velocities beyond the modes follow, so that observed frames look as observed.
+
+A model adapted to a cohort encodes end diastole and predicts motion as the cohort's hearts beat.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from cardiogen.data.sequence import Sequence
 from cardiogen.engine.contours import FrameObservation
+from cardiogen.models.deformation.encoding import has_end_diastole
 from cardiogen.models.deformation.observations import WarpObservations
 from cardiogen.models.deformation.phenotypes import PhenotypeMap
 from cardiogen.models.disease import (
@@ -107,9 +111,13 @@ def deformation_posterior(
     Raises:
         CardiogenError: L37, L60, L61 for frames without a whole heart.
     """
+    from cardiogen.models.deformation.patients import patient_posterior, with_own_modes
+
+    if model.cohort is not None and not healthy and has_end_diastole(observed):
+        return patient_posterior(model, observed, condition)
     prior = model.prior(condition)
     mean, covariance = prior.mean.numpy(), prior.covariance.numpy()
-    if not healthy:
+    if not healthy and model.cohort is None:
         mean, covariance = any_health(
             model.phenotypes, mean, covariance, model.decoder.modes.ed_size
         )
@@ -117,4 +125,6 @@ def deformation_posterior(
     def seen_of(frames: Listing[FrameObservation]) -> WarpObservations:
         return WarpObservations(model.decoder, model.maps, np.asarray(observed.phases), frames)
 
-    return map_posterior(observed, seen_of, mean, covariance)
+    found = map_posterior(observed, seen_of, mean, covariance)
+
+    return found if healthy else with_own_modes(model, observed, found)

@@ -53,12 +53,8 @@ class DistanceMaps:
     @classmethod
     def of(cls, template: DeformationTemplate) -> DistanceMaps:
         """Return the maps of a template with the population's parts."""
-        margin = template.margin_mm
-        low = template.vertices.min(axis=0) - margin
-        extent = template.vertices.max(axis=0) + margin - low
-        shape = tuple(int(n) for n in np.ceil(extent / _SPACING_MM) + 1)
-        grid = Grid.regular(shape, (_SPACING_MM,) * 3, tuple(low))
-        maps = [_signed_distance(template, name, grid) for name in _LATERAL]
+        grid = grid_around(template)
+        maps = [_lateral_distance(template, name, grid) for name in _LATERAL]
         rim = np.unique(template.topology.parts["lv_rim"])
 
         return cls(tuple(_LATERAL), grid, torch.from_numpy(np.stack(maps)[None]).float(),
@@ -74,11 +70,28 @@ class DistanceMaps:
         return found.gather(2, which.view(1, -1, 1).expand(len(points), -1, 1))[..., 0]
 
 
-def _signed_distance(template: DeformationTemplate, name: str, grid: Grid) -> Array:
-    """Return the distance to lateral faces, negative inside the closed surfaces, ``(*S)``."""
+def _lateral_distance(template: DeformationTemplate, name: str, grid: Grid) -> Array:
+    """Return the distance to the lateral faces of a surface."""
+    faces = np.concatenate([template.topology.parts[part] for part in _LATERAL[name]])
+
+    return signed_distance(template, faces, _INSIDE[name], grid)
+
+
+def grid_around(template: DeformationTemplate) -> Grid:
+    """Return the voxels on which maps around the template are kept."""
+    low = template.vertices.min(axis=0) - template.margin_mm
+    extent = template.vertices.max(axis=0) + template.margin_mm - low
+    shape = tuple(int(n) for n in np.ceil(extent / _SPACING_MM) + 1)
+
+    return Grid.regular(shape, (_SPACING_MM,) * 3, tuple(low))
+
+
+def signed_distance(
+    template: DeformationTemplate, faces: Array, inside_of: tuple[Surface, ...], grid: Grid
+) -> Array:
+    """Return the distance to faces, negative inside any of the closed surfaces, ``(*S)`` mm."""
     from scipy.spatial import cKDTree
 
-    faces = np.concatenate([template.topology.parts[part] for part in _LATERAL[name]])
     points = _dense_points(template.vertices[faces])
     places = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), axis=-1)
     away, _ = cKDTree(points).query(
@@ -86,7 +99,7 @@ def _signed_distance(template: DeformationTemplate, name: str, grid: Grid) -> Ar
     )
     away = np.minimum(away, _FAR_MM)
     inside = np.zeros(grid.shape, dtype=bool)
-    for surface in _INSIDE[name]:
+    for surface in inside_of:
         closed = np.ascontiguousarray(template.topology.surfaces[surface])
         inside |= ops.voxelize(
             torch.from_numpy(template.vertices), torch.from_numpy(closed), grid

@@ -1,6 +1,6 @@
 """CHeart-type conditional spatio-temporal VAE of label maps."""
 
-from cardiogen.models.sequence.config import SequenceConfig
+from cardiogen.models.sequence.config import SequenceConfig, SequenceTraining
 from cardiogen.models.sequence.frames import at_own_base
 from cardiogen.models.sequence.model import SequenceModel, sequence_from_tensors
 from cardiogen.models.sequence.network import SequenceNetwork
@@ -15,6 +15,7 @@ __all__ = [
     "SequenceModel",
     "SequenceNetwork",
     "SequenceTask",
+    "SequenceTraining",
     "at_own_base",
     "sequence_from_tensors",
     "train_sequence",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from cardiogen.engine.config import Training
 from cardiogen.models.voxel import VoxelConfig
 
 
@@ -23,3 +24,10 @@ class SequenceConfig(VoxelConfig):
     frames_per_step: int = Field(
         default=4, ge=1, description="frames of a heart that a step decodes; at most all"
     )
+
+
+class SequenceTraining(Training):
+    """What ``cardiogen train`` takes for a sequence model."""
+
+    model: Literal["sequence"] = "sequence"
+    network: SequenceConfig = Field(default_factory=SequenceConfig)

@@ -8,6 +8,7 @@ with q(z | one frame, factors) Gaussian. A latent vector is (z, code).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from cardiogen.data.grid import Grid
 from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Sequence
 from cardiogen.measure.volumes import end_of_ejection, label_volumes
-from cardiogen.models.protocol import CONDITION_COLUMNS, Posterior
+from cardiogen.models.protocol import Posterior
 from cardiogen.models.sequence.config import SequenceConfig
 from cardiogen.models.sequence.network import SequenceNetwork
 from cardiogen.models.voxel import (
@@ -31,7 +32,6 @@ from cardiogen.models.voxel import (
     encoded,
     find_pose,
     from_plain,
-    hard_labels,
     heart_grid,
     lifted,
     read_tensors,
@@ -41,7 +41,7 @@ from cardiogen.models.voxel import (
 
 
 class SequenceModel(CodedModel):
-    """``AnatomyModel`` without meshes, and ``models.voxel.LabelModel``.
+    """``models.protocol.LabelModel`` of the whole cycle.
 
     Args:
         network: trained, in evaluation mode, on the CPU.
@@ -50,6 +50,7 @@ class SequenceModel(CodedModel):
         base_mm: mean height of the base at every frame, heart frame ``(T,)``.
     """
 
+    kind = "sequence"
     # Any phase can be decoded.
     known_phases: tuple[float, ...] = ()
 
@@ -103,13 +104,11 @@ class SequenceModel(CodedModel):
         return encoded(mean[0], log_var[0], code[0])
 
     @torch.no_grad()
-    def decode_labels(self, latent: Tensor, phases: ArrayLike) -> tuple[NDArray[np.uint8], Grid]:
-        """Return structures ``(T, D, H, W)`` of one latent at any phases, and their lattice."""
+    def decode_probs(self, latent: Tensor, phases: ArrayLike) -> tuple[Tensor, Grid]:
+        """Return probabilities ``(T, 4, D, H, W)`` at any phases, and their lattice."""
         z, code = latent.float()[None].split([self.config.latent, self.config.code], dim=1)
         times = torch.from_numpy(np.atleast_1d(np.asarray(phases, np.float64)))
-        # Frame by frame: the same bits whatever other phases are asked for, and little memory.
-        frames = [hard_labels(self.network.decode(z, code, t[None])[0])[0] for t in times]
-        return np.stack(frames), self.lattice
+        return self.network.decode(z, code, times)[0].softmax(dim=1), self.lattice
 
     def is_possible(self, latent: Tensor) -> bool:
         """Whether all structures are there, and both ventricles smaller at end systole."""
@@ -136,7 +135,5 @@ def sequence_from_tensors(
         ValueError: for tensors that do not belong to the architecture.
     """
     config = from_plain(SequenceConfig, dict(architecture))
-    size = len(CONDITION_COLUMNS)
-    network = SequenceNetwork(config, np.zeros(size), np.ones(size))
-    prior, base_mm = read_tensors(tensors, network, config.latent)
+    network, prior, base_mm = read_tensors(tensors, partial(SequenceNetwork, config), config)
     return SequenceModel(network, prior, config, base_mm=base_mm)

@@ -20,6 +20,7 @@ from cardiogen.models.voxel import (
     hard_labels,
     label_losses,
     mean_dice,
+    validation_means,
 )
 from cardiogen.nn import drop_factors
 
@@ -129,12 +130,7 @@ class SequenceTask:
             }
             losses.append([float(value) for value in self.label_terms(logits, batch).values()])
             overlaps.append(mean_dice(hard_labels(logits[0]), labels.cpu().numpy()))
-        cross_entropy, dice = np.mean(losses, axis=0)
-        lv, myo, rv = np.nanmean(overlaps, axis=0)
-        return {
-            "loss": cross_entropy + self.config.dice_weight * dice,
-            "dice_lv": lv, "dice_myo": myo, "dice_rv": rv,
-        }  # fmt: skip
+        return validation_means(losses, overlaps, dice_weight=self.config.dice_weight)
 
 
 def _hot(labels: Tensor) -> Tensor:

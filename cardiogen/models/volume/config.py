@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cardiogen.engine.config import Training
 from cardiogen.models.voxel import VoxelConfig
 
 
@@ -35,3 +36,10 @@ class VolumeConfig(VoxelConfig):
     frames: Literal["ed", "es", "ed+es"] = "ed+es"
     frame_dropout: float = Field(default=0.3, ge=0.0, lt=1.0, description="of ED or ES at input")
     ageing: AgeingConfig = AgeingConfig()
+
+
+class VolumeTraining(Training):
+    """What ``cardiogen train`` takes for a volume model."""
+
+    model: Literal["volume"] = "volume"
+    network: VolumeConfig = Field(default_factory=VolumeConfig)

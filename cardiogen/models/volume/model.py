@@ -8,6 +8,7 @@ in the heart frame of ``models.voxel.lattice``. A latent vector is (z, code).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from cardiogen.base import CardiogenError
 from cardiogen.data.grid import Grid
 from cardiogen.data.sequence import Sequence
-from cardiogen.models.protocol import CONDITION_COLUMNS, Posterior
+from cardiogen.models.protocol import Posterior
 from cardiogen.models.volume.config import VolumeConfig
 from cardiogen.models.volume.network import VolumeNetwork
 from cardiogen.models.voxel import (
@@ -30,7 +31,6 @@ from cardiogen.models.voxel import (
     encoded,
     find_pose,
     from_plain,
-    hard_labels,
     heart_grid,
     lifted,
     probabilities,
@@ -43,7 +43,7 @@ _PHASE_TOLERANCE = 1e-6
 
 
 class VolumeModel(CodedModel):
-    """``AnatomyModel`` without meshes, and ``models.voxel.LabelModel``.
+    """``models.protocol.LabelModel`` of ED, ES or both.
 
     Args:
         network: trained, in evaluation mode, on the CPU.
@@ -52,6 +52,8 @@ class VolumeModel(CodedModel):
         es_phase: mean phase of end systole in the training data; NaN if unknown.
         base_mm: mean height of the base in every slot, heart frame ``(T,)``.
     """
+
+    kind = "volume"
 
     def __init__(
         self,
@@ -113,26 +115,23 @@ class VolumeModel(CodedModel):
         mean, log_var = self.network.encode(hot, code)
         return encoded(mean[0], log_var[0], code[0])
 
-    def decode_labels(self, latent: Tensor, phases: ArrayLike) -> tuple[NDArray[np.uint8], Grid]:
-        """Return structures ``(T, D, H, W)`` at phases of ``known_phases``, and their lattice.
+    @torch.no_grad()
+    def decode_probs(self, latent: Tensor, phases: ArrayLike) -> tuple[Tensor, Grid]:
+        """Return probabilities ``(T, 4, D, H, W)`` at phases of ``known_phases``, and the lattice.
 
         Raises:
             CardiogenError: D04 for any other phase: the model knows nothing in between.
         """
         slots = [self._slot(float(phase)) for phase in np.atleast_1d(phases)]
-        return self._frames(latent)[slots], self.lattice
-
-    @torch.no_grad()
-    def _frames(self, latent: Tensor) -> NDArray[np.uint8]:
         z, code = latent.float()[None].split([self.config.latent, self.config.code], dim=1)
-        return hard_labels(probabilities(self.network.decode(z, code))[0])
+        return probabilities(self.network.decode(z, code))[0, slots], self.lattice
 
     def _slot(self, phase: float) -> int:
         away = np.abs(np.mod(phase, 1.0) - np.array(self.known_phases))
         if not away.min() <= _PHASE_TOLERANCE:
             shown = ", ".join(f"{known:.4g}" for known in self.known_phases)
             raise CardiogenError(
-                "D04", "--phases", found=f"phase {phase:g}",
+                "D04", "phases", found=f"phase {phase:g}",
                 expected=f"{shown}: this model knows {self.config.frames} alone",
                 remedy="these phases, or a model of the whole cycle",
             )  # fmt: skip
@@ -140,7 +139,7 @@ class VolumeModel(CodedModel):
 
     def is_possible(self, latent: Tensor) -> bool:
         """Whether all structures are there, and both ventricles smaller at end systole."""
-        return beats(self._frames(latent), self.lattice)
+        return beats(*self.decode_labels(latent, self.known_phases))
 
     def end_systole(self, latent: Tensor) -> float:
         """Return the mean phase of end systole in the training data."""
@@ -166,7 +165,5 @@ def volume_from_tensors(
     plain = dict(architecture)
     es_phase = float(plain.pop("es_phase", np.nan))
     config = from_plain(VolumeConfig, plain)
-    size = len(CONDITION_COLUMNS)
-    network = VolumeNetwork(config, np.zeros(size), np.ones(size))
-    prior, base_mm = read_tensors(tensors, network, config.latent)
+    network, prior, base_mm = read_tensors(tensors, partial(VolumeNetwork, config), config)
     return VolumeModel(network, prior, config, es_phase=es_phase, base_mm=base_mm)

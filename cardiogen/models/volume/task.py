@@ -20,11 +20,12 @@ from cardiogen.models.voxel import (
     label_losses,
     mean_dice,
     probabilities,
+    validation_means,
 )
 from cardiogen.nn import drop_factors
 
 
-class VolumeTraining(nn.Module):
+class VolumeParts(nn.Module):
     """The network, and the critics that only its training needs."""
 
     def __init__(self, config: VolumeConfig, conditions: Tensor) -> None:
@@ -52,7 +53,7 @@ class VolumeTask:
         validation: LabelExamples | None = None,
     ) -> None:
         self.examples, self.config, self.validation = examples, config, validation
-        self.module = VolumeTraining(config, examples.conditions())
+        self.module = VolumeParts(config, examples.conditions())
         frames = config.voxels * len(examples.slots)
         self._evidence = frames * config.evidence_share
 
@@ -158,7 +159,7 @@ class VolumeTask:
         share = torch.rand(count, generator=generator, device=low.device, dtype=low.dtype)
         return low + share * (high - low)
 
-    def validate(self, module: VolumeTraining) -> dict[str, float]:
+    def validate(self, module: VolumeParts) -> dict[str, float]:
         """Return label losses and Dice of held-out hearts, each decoded from its mean latent."""
         if self.validation is None:
             raise ValueError("validation must be given where validate_every is set, got None")
@@ -173,12 +174,7 @@ class VolumeTask:
             found = hard_labels(probabilities(logits)[0])
             present = self.validation.examples[index].present
             overlaps.append(mean_dice(found[present], self.validation.labels(index)[present]))
-        cross_entropy, dice = np.mean(losses, axis=0)
-        lv, myo, rv = np.nanmean(overlaps, axis=0)
-        return {
-            "loss": cross_entropy + self.config.dice_weight * dice,
-            "dice_lv": lv, "dice_myo": myo, "dice_rv": rv,
-        }  # fmt: skip
+        return validation_means(losses, overlaps, dice_weight=self.config.dice_weight)
 
 
 def _collate(examples: LabelExamples, indices: Sequence[int]) -> dict[str, Tensor]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from cardiogen.base import CardiogenError
-from cardiogen.engine.fit import draw_latent, fit, keyed_generator, keyed_layers
 from cardiogen.engine.fit.processes import Device
 from cardiogen.models.volume.config import VolumeConfig
 from cardiogen.models.volume.model import VolumeModel
@@ -19,10 +17,10 @@ from cardiogen.models.volume.task import VolumeTask
 from cardiogen.models.voxel import (
     LabelExamples,
     channels,
-    fit_prior,
-    heart_grid,
+    check_examples,
+    fit_labels,
     mean_base_mm,
-    standard_prior,
+    trained_prior,
 )
 
 
@@ -51,53 +49,33 @@ def train_volume(
             of ageing lacks ages; else see ``engine.fit.fit``.
     """
     examples.require_enough()
-    _check(examples, config)
-    if validation is not None:
-        _check(validation, config)
-    with keyed_layers(config.fit.seed, "volume/init"):
-        task = VolumeTask(examples, config, validation=validation)
-    facts = f"{examples.fingerprint()}{config.model_dump(exclude={'fit'})}"
-    fitted = fit(
-        task, config.fit, folder=folder, resume=resume, device=device, devices=devices,
-        num_nodes=num_nodes, fingerprint=hashlib.sha256(facts.encode()).hexdigest(),
-        description="training volume",
+    for cohort in (examples, *([] if validation is None else [validation])):
+        check_examples(cohort, config)
+        _require_ages(cohort, config)
+    module = fit_labels(
+        lambda: VolumeTask(examples, config, validation=validation), examples, config,
+        kind="volume", folder=folder, resume=resume, device=device, devices=devices,
+        num_nodes=num_nodes,
     )  # fmt: skip
-    network = fitted.module.network.cpu()
-    conditions = examples.conditions()
-    if config.prior == "fitted":
-        latents = drawn_latents(network, examples, config.fit.seed)
-        prior = fit_prior(latents, [e.factors for e in examples.examples], conditions)
-    else:
-        prior = standard_prior(config.latent, conditions)
+    network = module.network
+    prior = trained_prior(
+        partial(encoded_frames, network, examples), examples, config, kind="volume"
+    )
     return VolumeModel(
         network, prior, config, es_phase=examples.es_phase, base_mm=mean_base_mm(examples)
     )
 
 
-@torch.no_grad()
-def drawn_latents(
-    network: VolumeNetwork, examples: LabelExamples, seed: int
-) -> NDArray[np.float64]:
-    """Return one draw of q(z | x, c) of every heart, ``(N, Z)``: means alone vary too little."""
-    found = []
-    for index, example in enumerate(examples.examples):
-        labels = torch.from_numpy(examples.labels(index))[None]
-        hot = channels(labels, torch.from_numpy(example.present)[None])
-        mean, log_var = network.encode(hot, network.mapping(examples.conditions([index])))
-        generator = keyed_generator(seed, "volume/latent", index)
-        found.append(draw_latent(mean, log_var, generator=generator)[0].double().numpy())
-    return np.stack(found)
+def encoded_frames(
+    network: VolumeNetwork, examples: LabelExamples, index: int
+) -> tuple[Tensor, Tensor]:
+    """Return mean and log variance ``(1, Z)`` of all frames of a heart."""
+    labels = torch.from_numpy(examples.labels(index))[None]
+    hot = channels(labels, torch.from_numpy(examples.examples[index].present)[None])
+    return network.encode(hot, network.mapping(examples.conditions([index])))
 
 
-def _check(examples: LabelExamples, config: VolumeConfig) -> None:
-    if examples.slots.frames != config.frames:
-        raise ValueError(
-            f"examples must have the frames {config.frames}, got {examples.slots.frames}"
-        )
-    if not examples.lattice.matches(heart_grid(config.shape, config.spacing_mm)):
-        raise ValueError(
-            f"examples must lie on heart_grid{config.shape}, got {examples.lattice.shape}"
-        )
+def _require_ages(examples: LabelExamples, config: VolumeConfig) -> None:
     if config.ageing.wanted and torch.isnan(examples.conditions()[:, 0]).all():
         raise CardiogenError(
             "C29", "cohort", found="no heart whose age is known",

@@ -22,6 +22,7 @@ from cardiogen.models.voxel.lattice import (
     CLASSES,
     find_pose,
     heart_grid,
+    most_probable,
     posed_grid,
     require_inside,
     to_heart,
@@ -32,6 +33,7 @@ from cardiogen.models.voxel.losses import (
     label_losses,
     mean_dice,
     probabilities,
+    validation_means,
 )
 from cardiogen.models.voxel.population import (
     population_example,
@@ -40,12 +42,16 @@ from cardiogen.models.voxel.population import (
     training_heart,
 )
 from cardiogen.models.voxel.sequences import (
-    LabelModel,
     beats,
-    label_sequence,
     no_meshes,
 )
 from cardiogen.models.voxel.slots import Slots
+from cardiogen.models.voxel.train import (
+    check_examples,
+    drawn_latents,
+    fit_labels,
+    trained_prior,
+)
 
 __all__ = [
     "CLASSES",
@@ -53,25 +59,27 @@ __all__ = [
     "CodedModel",
     "LabelExample",
     "LabelExamples",
-    "LabelModel",
     "LatentPrior",
     "Slots",
     "VoxelConfig",
     "base_height_mm",
     "beats",
     "channels",
+    "check_examples",
     "describe_factors",
+    "drawn_latents",
     "encoded",
     "find_pose",
+    "fit_labels",
     "fit_prior",
     "from_plain",
     "hard_labels",
     "heart_grid",
     "label_losses",
-    "label_sequence",
     "lifted",
     "mean_base_mm",
     "mean_dice",
+    "most_probable",
     "no_meshes",
     "pack",
     "population_example",
@@ -86,5 +94,7 @@ __all__ = [
     "standard_prior",
     "to_heart",
     "to_plain",
+    "trained_prior",
     "training_heart",
+    "validation_means",
 ]

@@ -7,12 +7,24 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from cardiogen.engine.fit import FitConfig
+from cardiogen.models.voxel.slots import Named
 
 # TOML knows arrays, bundles know strings; a record knows tuples.
 _Lax = Field(strict=False)
-Three = Annotated[tuple[int, int, int], _Lax]
-ThreeMm = Annotated[tuple[float, float, float], _Lax]
-Widths = Annotated[tuple[int, ...], Field(strict=False, min_length=1)]
+_Size = Annotated[int, Field(ge=4, le=512)]
+_Mm = Annotated[float, Field(ge=0.1, le=50.0)]
+_Width = Annotated[int, Field(ge=1, le=4096)]
+Three = Annotated[tuple[_Size, _Size, _Size], _Lax]
+ThreeMm = Annotated[tuple[_Mm, _Mm, _Mm], _Lax]
+Widths = Annotated[tuple[_Width, ...], Field(strict=False, min_length=1, max_length=8)]
+
+
+def short_fit() -> FitConfig:
+    """Return settings of a training of half an hour on one core, for a lattice of 3 mm."""
+    return FitConfig(
+        steps=2000, batch_size=8, learning_rate=3e-3, warmup_steps=50, weight_decay=0.01,
+        ema_decay=0.995, beta_warmup_steps=400, free_bits=0.05, prefetch=1,
+    )  # fmt: skip
 
 
 class VoxelConfig(BaseModel):
@@ -27,6 +39,7 @@ class VoxelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
+    frames: Named | int = "ed+es"
     shape: Three = (48, 44, 44)
     spacing_mm: ThreeMm = (3.0, 3.0, 3.0)
     widths: Widths = (12, 24, 48)
@@ -41,7 +54,7 @@ class VoxelConfig(BaseModel):
         default="fitted",
         description="fitted: a Gaussian given factors through the latents of the training hearts",
     )
-    fit: FitConfig = FitConfig()
+    fit: FitConfig = Field(default_factory=short_fit)
 
     @property
     def voxels(self) -> int:

@@ -23,7 +23,7 @@ from cardiogen.models.protocol import CONDITION_COLUMNS, CONDITION_UNITS
 
 Array = NDArray[np.float64]
 
-_PREFIX = "prior."
+_PREFIX, _GAUSSIAN = "prior.", "gaussian."
 # A range without any value in it: the factor was never known.
 _NEVER = (1.0, 0.0)
 
@@ -93,22 +93,38 @@ class LatentPrior:
                 if least <= most else "leaving the factor out",
             )  # fmt: skip
 
+    def condition_ranges(self) -> dict[str, list[float]]:
+        """Return the least and largest value of every continuous factor that was ever known."""
+        spans = zip(CONDITION_COLUMNS, self.factor_range.tolist(), strict=True)
+        return {name: span for name, span in spans if name != "sex" and span[0] <= span[1]}
+
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """Return everything that is learned, by name."""
         parts = {"factor_range": self.factor_range}
         if self.gaussian is not None:
             names = ConditionalGaussian.names()
-            parts |= {f"gaussian.{name}": getattr(self.gaussian, name) for name in names}
+            parts |= {_GAUSSIAN + name: getattr(self.gaussian, name) for name in names}
         return {_PREFIX + name: part.astype(np.float32) for name, part in parts.items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[np.float32]], size: int) -> LatentPrior:
-        """Return the prior of :meth:`tensors`."""
+        """Return the prior of :meth:`tensors`.
+
+        Raises:
+            ValueError: for names or shapes that are not those of a prior of ``size`` latents.
+        """
         found = {n.removeprefix(_PREFIX): a.astype(np.float64) for n, a in tensors.items()}
+        shapes = {"factor_range": (len(CONDITION_COLUMNS), 2)}
+        if fitted := len(found) > 1:
+            parts = ConditionalGaussian.shapes(size)
+            shapes |= {f"{_GAUSSIAN}{name}": shape for name, shape in parts.items()}
+        if {name: a.shape for name, a in found.items()} != shapes:
+            raise ValueError(f"tensors must hold a prior of {size} latents, got {sorted(found)}")
+        if not fitted:
+            return cls(size, found["factor_range"])
         names = ConditionalGaussian.names()
-        gaussian = None
-        if any(name.startswith("gaussian.") for name in found):
-            gaussian = ConditionalGaussian(**{name: found[f"gaussian.{name}"] for name in names})
+        gaussian = ConditionalGaussian(**{name: found[_GAUSSIAN + name] for name in names})
+        gaussian.require_positive()
         return cls(size, found["factor_range"], gaussian)
 
 
@@ -129,9 +145,10 @@ def fit_prior(latents: Array, subjects: Listing[Factors], conditions: Tensor) ->
             remedy="a table of factors, or prior = 'standard', which needs none",
         )  # fmt: skip
     gaussian = fit_conditional(latents, subjects)
-    # As a bundle keeps it, so that a model just trained and one read back agree bit for bit.
+    # As a bundle keeps it, so that a model just trained and one read back agree bit for bit: the
+    # order in memory too, by which sums are taken.
     parts = {f.name: getattr(gaussian, f.name) for f in fields(gaussian)}
-    rounded = {n: a.astype(np.float32).astype(np.float64) for n, a in parts.items()}
+    rounded = {n: a.astype(np.float32, order="C").astype(np.float64) for n, a in parts.items()}
     return LatentPrior(
         latents.shape[1], describe_factors(conditions)[2], ConditionalGaussian(**rounded)
     )

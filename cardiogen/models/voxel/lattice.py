@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cardiogen import ops
 from cardiogen.base import CardiogenError
@@ -26,6 +27,8 @@ from cardiogen.population.pose import Pose
 # x -40 to 82, y -58 to 62, z -118 to 17.
 _CENTER = np.array([20.0, 2.0, -50.0])
 _MOST_OUTSIDE = 0.01
+# Their places are computed once; many frames at once would take much memory.
+_FRAMES_AT_ONCE = 8
 CLASSES = len(Structure)
 
 
@@ -103,10 +106,53 @@ def to_heart(
         voxels = posed.to_voxel(grid.to_world(np.argwhere(frame)))
         require_inside(voxels, lattice, where)
         hot = ops.one_hot(torch.from_numpy(frame[None, None].astype(np.int64)), CLASSES)
-        probs = ops.resample(hot[:, 1:], grid, posed, padding="zeros")
-        probs = torch.cat([1 - probs.sum(dim=1, keepdim=True), probs], dim=1)
-        found.append(ops.argmax_labels(probs)[0, 0].numpy())
+        found.append(most_probable(hot, grid, posed)[0])
     return np.stack(found)
+
+
+def most_probable(probs: Tensor, grid: Grid, wanted: Grid) -> NDArray[np.uint8]:
+    """Return the most probable structures ``(T, D, H, W)`` on another lattice of the same world.
+
+    Probabilities are read with linear interpolation; all is background outside their lattice.
+
+    Args:
+        probs: one-hot or between, ``(T, 4, D', H', W')``.
+        grid: their lattice.
+        wanted: lattice of the result.
+    """
+    found = np.zeros((len(probs), *wanted.shape), np.uint8)
+    box = _reach(ops.argmax_labels(probs)[:, 0].any(dim=0).numpy(), grid, wanted)
+    if box is None:
+        return found
+    window = wanted.cropped(tuple(s.start for s in box), tuple(s.stop - s.start for s in box))
+    for first in range(0, len(probs), _FRAMES_AT_ONCE):
+        part = slice(first, first + _FRAMES_AT_ONCE)
+        inside = ops.resample(probs[part, 1:], grid, window, padding="zeros")
+        background = 1 - inside.sum(dim=1, keepdim=True)
+        labels = ops.argmax_labels(torch.cat([background, inside], dim=1))[:, 0]
+        found[(part, *box)] = labels.numpy()
+    return found
+
+
+def _reach(
+    heart: NDArray[np.bool_], grid: Grid, wanted: Grid
+) -> tuple[slice, slice, slice] | None:
+    """Return the box of ``wanted`` that can show what ``heart`` marks on ``grid``; None if none.
+
+    Linear interpolation reaches less than a voxel: where all neighbors are likeliest background,
+    so is all between them.
+    """
+    marked = np.argwhere(heart)
+    if not len(marked):
+        return None
+    ends = np.stack([marked.min(axis=0) - 1, marked.max(axis=0) + 1])
+    corners = np.stack(np.meshgrid(*ends.T, indexing="ij"), axis=-1).reshape(-1, 3)
+    voxels = wanted.to_voxel(grid.to_world(corners))
+    low = np.clip(np.floor(voxels.min(axis=0)).astype(int), 0, wanted.shape)
+    high = np.clip(np.ceil(voxels.max(axis=0)).astype(int) + 1, 0, wanted.shape)
+    if (low >= high).any():
+        return None
+    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
 
 
 def require_inside(voxels: NDArray[np.float64], lattice: Grid, where: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cardiogen import ops
@@ -83,3 +83,21 @@ def mean_dice(predicted: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray
         if size:
             found[k - 1] = 2.0 * (one & other).sum() / size
     return found
+
+
+def validation_means(
+    losses: ArrayLike, overlaps: ArrayLike, *, dice_weight: float
+) -> dict[str, float]:
+    """Return what a task's ``validate`` tells of held-out hearts.
+
+    Args:
+        losses: cross-entropy and Dice distance of every heart ``(N, 2)``.
+        overlaps: Dice of LV, MYO and RV ``(N, 3)``; NaN where there is none.
+        dice_weight: of the Dice distance in the loss.
+    """
+    cross_entropy, dice = np.mean(losses, axis=0)
+    lv, myo, rv = np.nanmean(overlaps, axis=0)
+    return {
+        "loss": cross_entropy + dice_weight * dice,
+        "dice_lv": lv, "dice_myo": myo, "dice_rv": rv,
+    }  # fmt: skip

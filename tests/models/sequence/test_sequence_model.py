@@ -13,8 +13,9 @@ from cardiogen.data.sequence import Sequence
 from cardiogen.engine.fit import FitConfig
 from cardiogen.models.protocol import encode_condition
 from cardiogen.models.sequence import SequenceConfig, sequence_from_tensors, train_sequence
-from cardiogen.models.voxel import LabelExamples, Slots, label_sequence, mean_dice, posed_grid
+from cardiogen.models.voxel import LabelExamples, Slots, mean_dice, posed_grid
 from cardiogen.population import typical_pose
+from cardiogen.synthesis import decode_sequence
 
 UNKNOWN = encode_condition(Factors())
 PHASES = np.arange(6) / 6
@@ -89,7 +90,7 @@ def test_end_diastole_gives_the_cycle_in_the_patients_world(sequence_model, held
     observed = scan(held_out, 0, 0.0)
     condition = held_out.conditions([3])[0]
     posterior = sequence_model.posterior(observed, condition)
-    completed = label_sequence(
+    completed = decode_sequence(
         sequence_model, posterior.latents.mean, list(PHASES), pose=posterior.pose
     )
     assert completed.ed == 0
@@ -112,7 +113,7 @@ def test_another_frame_needs_an_encoder_that_has_learned_it(sequence_model, lstm
 
 
 def test_meshes_and_odd_factors_are_refused(sequence_model):
-    with pytest.raises(CardiogenError, match="U12 --meshes"):
+    with pytest.raises(CardiogenError, match="U12 model: found meshes asked"):
         sequence_model.decode(sequence_model.prior(UNKNOWN).mean, [0.0])
     with pytest.raises(CardiogenError, match="D01 age: found 95 years"):
         sequence_model.check_condition(encode_condition(Factors(age=95.0)))
@@ -147,7 +148,7 @@ def test_hearts_with_two_frames_train_a_model_too(sequence_examples, sequence_co
 
 
 def test_examples_of_another_shape_or_rhythm_are_refused(sequence_examples, sequence_config):
-    with pytest.raises(ValueError, match="examples must have 9 frames, got 6"):
+    with pytest.raises(ValueError, match="examples must have the frames 9, got 6"):
         train_sequence(sequence_examples, sequence_config.model_copy(update={"frames": 9}))
     other = SequenceConfig(shape=(10, 10, 10), spacing_mm=(12.0, 12.0, 12.0), frames=6)
     with pytest.raises(ValueError, match=r"examples must lie on heart_grid\(10, 10, 10\)"):

@@ -1,5 +1,7 @@
 """Paths begin at z and close, frames go to their own base, gradients reach everything."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +13,11 @@ from cardiogen.models.sequence import (
     SequenceTask,
     at_own_base,
 )
-from cardiogen.models.sequence.train import drawn_latents
+from cardiogen.models.sequence.train import encoded_ed
 from cardiogen.models.voxel import (
     Slots,
     base_height_mm,
+    drawn_latents,
     heart_grid,
     mean_base_mm,
     population_examples,
@@ -116,9 +119,13 @@ def test_a_step_sees_some_frames_and_the_encoder_end_diastole(sequence_examples,
 
 def test_latents_are_drawn_heart_by_heart(sequence_examples, sequence_config):
     network = SequenceTask(sequence_examples, sequence_config).module
-    part = sequence_examples.subset([5, 2])
-    latents = drawn_latents(network, part, sequence_config)
+
+    def drawn(indices):
+        part = sequence_examples.subset(indices)
+        encode = partial(encoded_ed, network, part)
+        return drawn_latents(encode, len(part), seed=sequence_config.fit.seed, kind="sequence")
+
+    latents = drawn([5, 2])
     assert latents.shape == (2, 6)
-    np.testing.assert_array_equal(drawn_latents(network, part, sequence_config), latents)
-    alone = drawn_latents(network, sequence_examples.subset([5]), sequence_config)
-    np.testing.assert_array_equal(alone[0], latents[0])
+    np.testing.assert_array_equal(drawn([5, 2]), latents)
+    np.testing.assert_array_equal(drawn([5])[0], latents[0])

@@ -10,8 +10,9 @@ from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Sequence
 from cardiogen.models.protocol import encode_condition
 from cardiogen.models.volume import VolumeConfig, train_volume, volume_from_tensors
-from cardiogen.models.voxel import Slots, heart_grid, label_sequence, mean_dice, posed_grid
+from cardiogen.models.voxel import Slots, heart_grid, mean_dice, posed_grid
 from cardiogen.population import typical_pose
+from cardiogen.synthesis import decode_sequence
 
 UNKNOWN = encode_condition(Factors())
 BOTH = np.array([True, True])
@@ -115,7 +116,7 @@ def test_any_of_the_frames_gives_a_posterior_in_the_patients_world(
     posterior = volume_model.posterior(observed, held_out.conditions([3])[0])
     assert posterior.margin is None
     phases = volume_model.known_phases
-    completed = label_sequence(volume_model, posterior.latents.mean, phases, pose=posterior.pose)
+    completed = decode_sequence(volume_model, posterior.latents.mean, phases, pose=posterior.pose)
     assert completed.es == 1
     ours = completed.grid.to_world(np.argwhere(completed.labels[frames[0]] > 0)).mean(axis=0)
     theirs = observed.grid.to_world(np.argwhere(observed.labels[0] > 0)).mean(axis=0)
@@ -134,9 +135,9 @@ def test_less_seen_is_less_known(volume_model, held_out):
 
 def test_phases_and_meshes_that_the_model_does_not_have_are_refused(volume_model):
     latent = volume_model.prior(UNKNOWN).mean
-    with pytest.raises(CardiogenError, match=r"D04 --phases: found phase 0.2; expected 0, 0\.3"):
+    with pytest.raises(CardiogenError, match=r"D04 phases: found phase 0.2; expected 0, 0\.3"):
         volume_model.decode_labels(latent, [0.0, 0.2])
-    with pytest.raises(CardiogenError, match="U12 --meshes"):
+    with pytest.raises(CardiogenError, match="U12 model: found meshes asked"):
         volume_model.decode(latent, [0.0])
     with pytest.raises(CardiogenError, match="D01 age: found 95 years"):
         volume_model.check_condition(encode_condition(Factors(age=95.0)))

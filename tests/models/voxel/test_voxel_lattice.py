@@ -15,7 +15,6 @@ from cardiogen.models.voxel import (
     Slots,
     find_pose,
     heart_grid,
-    label_sequence,
     mean_dice,
     population_example,
     population_examples,
@@ -143,26 +142,6 @@ def test_a_population_example_depends_on_its_number_alone():
     assert alone.examples[0].factors == training_heart(9, 2).factors
     volumes = [(frame == Structure.LV).sum() for frame in alone.labels(0)]
     assert volumes[1] < 0.8 * volumes[0]
-
-
-def test_decoded_labels_become_a_sequence_in_the_world_of_the_pose():
-    class Known:
-        topology = None
-
-        def decode_labels(self, latent, phases):
-            labels = np.zeros((len(phases), *LATTICE.shape), np.uint8)
-            for frame, phase in zip(labels, phases, strict=True):
-                frame[5 : 20 - int(8 * np.sin(np.pi * phase))] = Structure.LV
-            return labels, LATTICE
-
-        def with_condition(self, latent, condition):
-            return latent
-
-    placed = pose()
-    sequence = label_sequence(Known(), None, [0.5, 0.75, 0.99, 0.25], pose=placed)
-    assert (sequence.ed, sequence.es) == (2, 0)
-    assert sequence.vertices is None
-    assert sequence.grid.matches(posed_grid(LATTICE, placed))
 
 
 def test_a_real_patient_keeps_its_volumes_in_the_heart_frame(real_data):

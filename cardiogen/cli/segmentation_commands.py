@@ -1,0 +1,82 @@
+"""Typer commands of segmentation; like those of ``app``, they import nothing heavy before the
+call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cardiogen.cli.options import Json, LabelMap, Overwrite, Prefer
+
+
+def add_segmentation_commands(app: typer.Typer) -> None:
+    """Add ``train-segmentation`` and ``segment`` to the command line."""
+    app.command("train-segmentation")(train_segmentation_command)
+    app.command("segment")(segment_command)
+
+
+def train_segmentation_command(
+    config: Annotated[
+        Path,
+        typer.Option(help="TOML file, or a preset: small (laptop), large (GPU), synthetic."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    cohort: Annotated[
+        Path | None, typer.Option(help="Folder of patients, in place of the file's.")
+    ] = None,
+    synthetic: Annotated[
+        Path | None,
+        typer.Option(help="population, a bundle, or a folder of label maps, in place of the "
+                     "file's."),
+    ] = None,
+    arm: Annotated[
+        Literal["none", "random", "consistency", "adversarial", "shape"] | None,
+        typer.Option(help="Augmentation, in place of the file's."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same network.")] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
+    ] = "auto",
+    resume: Annotated[bool, typer.Option(help="Go on with the run that --out holds.")] = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Train a segmentation network from patients, synthetic hearts or both, and score it."""
+    from cardiogen.cli.train_segmentation import train_segmentation_network
+
+    facts = train_segmentation_network(
+        config, out=out, cohort=cohort, synthetic=synthetic, arm=arm, seed=seed, device=device,
+        resume=resume,
+    )  # fmt: skip
+    if as_json:
+        plain = {name: None if value != value else value for name, value in facts.items()}
+        typer.echo(json.dumps(plain, indent=2, allow_nan=False))
+        return
+    typer.echo(str(out))
+    for name, value in facts.items():
+        if isinstance(value, float):
+            typer.echo(f"{name}: {value:.3f}")
+
+
+def segment_command(
+    image: Annotated[Path, typer.Argument(help="Image (NIfTI, 3D or 4D) of short-axis slices.")],
+    network: Annotated[Path, typer.Option(help="Folder network of a train-segmentation.")],
+    out: Annotated[Path, typer.Option(help="Label file (NIfTI) to write.")],
+    label_map: LabelMap = "ukbb",
+    prefer: Prefer = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
+    ] = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Segment an image by a trained network; the label map lies on the image."""
+    from cardiogen.cli.segment import segment
+
+    file = segment(
+        image, network=network, out=out, label_map_name=label_map, prefer=prefer, device=device,
+        overwrite=overwrite,
+    )  # fmt: skip
+    typer.echo(json.dumps({"labels": str(file)}, indent=2) if as_json else str(file))

@@ -1,0 +1,122 @@
+"""Posteriors of hearts that need not look like the model's: patients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cardiogen.data.factors import Factors
+from cardiogen.data.sequence import Sequence
+from cardiogen.models.deformation.cohort import ed_features, ed_scores, typical_scores
+from cardiogen.models.deformation.decoder import VelocityDecoder
+from cardiogen.models.deformation.encoding import EncodedHeart, HeartEncoder, has_end_diastole
+from cardiogen.models.deformation.individual import own_modes, seen_motion
+from cardiogen.models.distributions import GaussianMixture
+from cardiogen.models.protocol import CONDITION_COLUMNS, Posterior
+
+if TYPE_CHECKING:
+    from cardiogen.models.deformation.model import DeformationModel
+
+Array = NDArray[np.float64]
+
+_SURE = 1e-3  # standard deviation of the scores of an encoded end diastole
+
+
+def patient_posterior(model: DeformationModel, observed: Sequence, condition: Tensor) -> Posterior:
+    """Return the latents of a patient of the cohort that a model was adapted to.
+
+    End diastole is encoded; motion is ``adaptation``'s Gaussian given its shape, conditioned on
+    the velocities of the other frames.
+
+    Args:
+        model: adapted model.
+        observed: label maps of end diastole and any other frames.
+        condition: ``(5,)``, NaN where unknown; body size indexes the volumes.
+
+    Raises:
+        CardiogenError: L37, L60, L61 for frames without a whole heart.
+    """
+    heart = HeartEncoder(model.decoder, typical_scores(model)).encode(observed)
+
+    return encoded_posterior(model, heart, condition)
+
+
+def encoded_posterior(
+    model: DeformationModel, heart: EncodedHeart, condition: Tensor
+) -> Posterior:
+    """Return the latents of an encoded heart; see :func:`patient_posterior`."""
+    decoder = model.decoder
+    mean, covariance = model.cohort.given(ed_features(decoder, heart, _body(condition)))
+    later = np.mod(heart.phases, 1.0) != 0
+    motion = heart.motion.flatten(1).double().numpy()[later]
+    if later.any():
+        mean, covariance = seen_motion(
+            decoder.modes, heart.phases[later], motion, mean, covariance
+        )
+    shape = ed_scores(decoder, heart)
+    root = np.linalg.cholesky(covariance + _SURE**2 * np.eye(len(mean)))
+    factor = np.zeros((len(shape) + len(mean),) * 2)
+    factor[: len(shape), : len(shape)] = _SURE * np.eye(len(shape))
+    factor[len(shape) :, len(shape) :] = root
+    scores = np.concatenate([shape, mean])
+    latents = GaussianMixture(
+        torch.ones(1, dtype=torch.float64), torch.from_numpy(scores)[None],
+        torch.from_numpy(factor)[None],
+    )  # fmt: skip
+
+    return Posterior(latents, heart.pose, own=_own(model, scores, heart))
+
+
+def with_own_modes(model: DeformationModel, observed: Sequence, found: Posterior) -> Posterior:
+    """Return a posterior whose own model shows the observed frames as they were observed.
+
+    Nothing changes without end diastole, to which all motion refers.
+    """
+    if not has_end_diastole(observed):
+        return found
+    scores = found.latents.mean.numpy()
+    ed, motion = model.decoder.modes.heart_velocities(scores, observed.phases)
+    fitter = HeartEncoder(model.decoder, scores).labels
+    start = torch.from_numpy(ed).float()
+    still = fitter.fit(observed.labels[observed.ed], observed.grid, found.pose, start)
+    later = [
+        torch.zeros_like(still)
+        if number == observed.ed
+        else fitter.fit(labels, observed.grid, found.pose, begin, onward=still)
+        for number, (labels, begin) in enumerate(
+            zip(observed.labels, torch.from_numpy(motion).float(), strict=True)
+        )
+    ]
+    heart = EncodedHeart(found.pose, still, torch.stack(later), np.asarray(observed.phases))
+
+    return replace(found, own=_own(model, scores, heart))
+
+
+def _own(model: DeformationModel, scores: Array, heart: EncodedHeart) -> DeformationModel:
+    """Return the model whose modes show one heart at its scores."""
+    from cardiogen.models.deformation.model import DeformationModel
+
+    later = np.mod(heart.phases, 1.0) != 0
+    modes = own_modes(
+        model.decoder.modes, scores, heart.ed.double().numpy().ravel(), heart.phases[later],
+        heart.motion.flatten(1).double().numpy()[later],
+    )  # fmt: skip
+    decoder = VelocityDecoder(model.decoder.template, modes)
+
+    return DeformationModel(decoder, model.latents, model.phenotypes, cohort=model.cohort)
+
+
+def _body(condition: Tensor) -> Factors:
+    """Return height and weight of a condition, if known."""
+    known = {
+        name: float(value)
+        for name, value in zip(CONDITION_COLUMNS, condition.tolist(), strict=True)
+        if name in ("height", "weight") and np.isfinite(value)
+    }
+
+    return Factors(**known)

@@ -1,0 +1,162 @@
+"""Adapt a deformation model to real patients and predict end systole of those left out.
+
+Every patient's ED and ES label maps are encoded once. For each patient the model is adapted to all
+others (or to those of the same disease group, ``--by-group``), is shown the patient's ED map, and
+others (or to those of the same disease group, ``--by-group``), is shown the ED map alone, and
+the 90 % interval, and the Dice of encoding itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from cardiogen.base import progress
+from cardiogen.data.cohort import load_sequence, read_cohort
+from cardiogen.data.factors import Factors
+from cardiogen.data.labels import Structure
+from cardiogen.data.sequence import Sequence
+from cardiogen.measure.overlap import dice, surface_distances
+from cardiogen.measure.volumes import label_volumes, mesh_volumes
+from cardiogen.models.deformation.cohort import CohortCodes, adapt, cohort_codes, encode_cohort
+from cardiogen.models.deformation.encoding import EncodedHeart
+from cardiogen.models.deformation.model import DeformationModel
+from cardiogen.models.deformation.patients import encoded_posterior
+from cardiogen.models.protocol import Posterior, encode_condition
+from cardiogen.models.store import load_model
+from cardiogen.population.render import render_labels
+
+STRUCTURES = (Structure.LV, Structure.MYO, Structure.RV)
+CHAMBERS = (Structure.LV, Structure.RV)
+
+
+def encoding_row(model: DeformationModel, truth: Sequence, heart: EncodedHeart) -> dict:
+    """Return the Dice of an encoded heart with its own label maps."""
+    topology = model.topology.mirrored() if heart.pose.mirrored else model.topology
+    meshes = heart.meshes(model.decoder)
+    row: dict[str, object] = {"subject": truth.subject_id}
+    for name, frame in (("ED", truth.ed), ("ES", truth.es)):
+        again = render_labels(meshes[frame], topology, truth.grid)
+        row |= {f"{name} {s.name}": dice(again == s, truth.labels[frame] == s) for s in STRUCTURES}
+    return row
+
+
+def prediction_row(
+    model: DeformationModel, truth: Sequence, posterior: Posterior, *, samples: int
+) -> dict:
+    """Return how a prediction of ES compares with the truth."""
+    own, latent = posterior.own, posterior.latents.mean
+    topology = model.topology.mirrored() if posterior.pose.mirrored else model.topology
+    meshes = posterior.pose.to_world(own.decode(latent, [0.0, own.end_systole(latent)]))
+    guess = render_labels(meshes[1], topology, truth.grid)
+    ed, es = truth.labels[truth.ed], truth.labels[truth.es]
+    row: dict[str, object] = {"subject": truth.subject_id}
+    for s in STRUCTURES:
+        row[f"Dice {s.name}"] = dice(guess == s, es == s)
+        row[f"ASSD {s.name}"] = surface_distances(
+            guess == s, es == s, spacing=truth.grid.spacing
+        ).assd_mm
+    volumes = label_volumes(np.stack([ed, guess, es]), truth.grid)
+    draws = [
+        ejection(own, posterior.latents.sample(torch.Generator().manual_seed(k)))
+        for k in range(samples)
+    ]
+    low, high = np.quantile(draws, [0.05, 0.95], axis=0) if draws else np.full((2, 2), np.nan)
+    for k, chamber in enumerate(CHAMBERS):
+        v = volumes[chamber]
+        name = f"{chamber.name}EF"
+        row[name], row[f"{name} true"] = 100 * (1 - v[1] / v[0]), 100 * (1 - v[2] / v[0])
+        row[f"{name} low"], row[f"{name} high"] = low[k], high[k]
+    return row
+
+
+def ejection(model: DeformationModel, latent: torch.Tensor) -> NDArray[np.float64]:
+    """Return LVEF and RVEF, %, of one latent."""
+    volumes = mesh_volumes(model.decode(latent, np.r_[0.0, 0.25:0.6:0.05]), model.topology)
+    left = volumes[Structure.LV]
+    es = int(np.argmin(left))
+    return np.array([100 * (1 - volumes[c][es] / volumes[c][0]) for c in CHAMBERS])
+
+
+def summary(rows: pd.DataFrame) -> pd.Series:
+    """Return means, EF errors, correlations and coverage."""
+    found = rows.filter(regex="^(Dice|ASSD)").mean()
+    found["ASSD mean"] = rows.filter(regex="^ASSD").mean(axis=1).mean()
+    for name in ("LVEF", "RVEF"):
+        truth = rows[f"{name} true"]
+        found[f"{name} MAE"] = (rows[name] - truth).abs().mean()
+        found[f"{name} bias"] = (rows[name] - truth).mean()
+        found[f"{name} r"] = rows[name].corr(truth)
+        inside = (rows[f"{name} low"] <= truth) & (truth <= rows[f"{name} high"])
+        found[f"{name} 90 % covers"] = 100 * inside.mean()
+    return found
+
+
+def left_out(
+    model: DeformationModel,
+    hearts: list[EncodedHeart],
+    truths: list[Sequence],
+    groups: NDArray[np.str_] | None,
+    *,
+    samples: int,
+) -> pd.DataFrame:
+    """Return a row for each patient, predicted from the others."""
+    known = [truth.factors or Factors() for truth in truths]
+    codes = cohort_codes(model, hearts, known)
+    rows = []
+    for k, truth in enumerate(progress(truths, "leaving patients out")):
+        rest = np.arange(len(truths)) != k
+        if groups is not None:
+            rest &= groups == groups[k]
+        # Group means of four: the smallest cohort that can be adapted to is one more.
+        chosen = np.flatnonzero(rest)
+        chosen = chosen if len(chosen) >= 5 else np.resize(chosen, 5)
+        adapted = adapt(
+            model,
+            CohortCodes(
+                codes.scores[chosen], codes.features[chosen], tuple(known[j] for j in chosen)
+            ),
+        )
+        still = replace(hearts[k], motion=hearts[k].motion[:1], phases=hearts[k].phases[:1])
+        posterior = encoded_posterior(adapted, still, encode_condition(known[k]))
+        rows.append(prediction_row(adapted, truth, posterior, samples=samples))
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Run on a cohort with ED and ES label maps."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cohort", type=Path, help="folder, e.g. ../shared/data/acdc_dev25")
+    parser.add_argument(
+        "--model", type=Path, help="bundle of a deformation model; default: shipped"
+    )
+    parser.add_argument("--every", type=int, default=1, help="take every k-th patient")
+    parser.add_argument("--samples", type=int, default=60, help="draws for the intervals")
+    parser.add_argument("--by-group", action="store_true", help="adapt to the patient's group")
+    parser.add_argument("--out", type=Path, help="CSV with a row for each patient")
+    options = parser.parse_args()
+    model = load_model(options.model).model
+    subjects = read_cohort(options.cohort)[:: options.every]
+    truths = [load_sequence(subject) for subject in subjects]
+    hearts = encode_cohort(model, truths)
+    encoded = pd.DataFrame(
+        [encoding_row(model, truth, heart) for truth, heart in zip(truths, hearts, strict=True)]
+    )
+    print("encoding:")
+    print(encoded.drop(columns="subject").agg(["mean", "min"]).round(3).to_string())
+    groups = np.array([subject.group for subject in subjects]) if options.by_group else None
+    rows = left_out(model, hearts, truths, groups, samples=options.samples)
+    if options.out is not None:
+        rows.merge(encoded, on="subject").to_csv(options.out, index=False)
+    print("end systole of patients left out, given end diastole:")
+    print(summary(rows).round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()

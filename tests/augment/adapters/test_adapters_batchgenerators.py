@@ -1,0 +1,65 @@
+"""Chains in batchgeneratorsv2: one draw for all of a sample, nnU-Net's order of steps."""
+
+import pytest
+import torch
+
+pytest.importorskip("batchgeneratorsv2")
+
+from augment import classic_chain
+from augment.adapters.for_batchgenerators import ChainTransform, add_to_pipeline
+
+
+def sample():
+    image = torch.rand(2, 5, 22, 26, generator=torch.Generator().manual_seed(0))
+    codes = torch.zeros(1, 5, 22, 26, dtype=torch.int16)
+    codes[:, 1:4, 6:15, 7:18] = 3
+    return image, codes
+
+
+def test_the_example_runs(run_example):
+    names = run_example("for_batchgenerators")
+    assert names["image"].shape == (1, 9, 32, 40)
+    assert names["labels"].dtype == torch.int16
+
+
+def test_image_labels_and_target_move_alike(shifted):
+    codes = sample()[1]
+    torch.manual_seed(4)
+    transform = ChainTransform(shifted, spacing=(7.0, 1.4, 1.9))
+    given = {"image": (codes == 3).float(), "segmentation": codes.clone(),
+             "regression_target": (codes == 3).float()}  # fmt: skip
+    moved = transform(**given)
+    assert torch.equal(moved["image"], moved["regression_target"])
+    inside = moved["image"][0] > 0.5
+    assert ((moved["segmentation"][0] == 3) == inside).float().mean() > 0.99
+    assert not torch.equal(moved["segmentation"], codes)
+
+
+def test_draws_follow_torchs_seed_and_probability():
+    image = sample()[0]
+    transform = ChainTransform(classic_chain(), spacing=(7.0, 1.4, 1.9), probability=0.5)
+    found = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        found.append([transform(image=image)["image"] for _ in range(12)])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    kept = sum(torch.equal(each, image) for each in found[0])
+    assert 0 < kept < 12
+    with pytest.raises(ValueError, match=r"probability must lie in \[0, 1\], got 2"):
+        ChainTransform(classic_chain(), spacing=(1.0, 1.0), probability=2)
+
+
+def test_the_chain_follows_the_spatial_step_of_a_pipeline():
+    from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+    from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+    from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+
+    spatial = SpatialTransform((5, 16, 16), 0, random_crop=False)
+    blur = GaussianBlurTransform((0.5, 1.0))
+    chain = ChainTransform(classic_chain(), spacing=(7.0, 1.4, 1.9))
+    pipeline = add_to_pipeline(ComposeTransforms([spatial, blur]), chain)
+    assert pipeline.transforms == [spatial, chain, blur]
+    image, codes = sample()
+    assert pipeline(image=image, segmentation=codes)["image"].shape == (2, 5, 16, 16)
+    with pytest.raises(ValueError, match="must have a SpatialTransform"):
+        add_to_pipeline(ComposeTransforms([blur]), chain)

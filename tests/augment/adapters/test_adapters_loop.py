@@ -1,0 +1,168 @@
+"""A plain loop, and nnU-Net's step on a stand-in with nnU-Net's own attributes."""
+
+import importlib
+import sys
+import types
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+import augment
+from augment import Adversary, Ascent, DeepSupervision, classic_chain, sigmoid_output
+from augment.adapters import AdversarialStep, adversarial_loss
+from augment.adapters.nnunet_step import spacing_of, weight_of
+from augment.segmentation import UNet
+
+
+def data(size=2):
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(size, 1, 16, 24, generator=generator)
+    labels = torch.randint(0, 4, (size, 16, 24), generator=generator)
+    return image, labels
+
+
+def adversary(**changes):
+    return Adversary(chain=classic_chain(), generator=torch.Generator().manual_seed(0), **changes)
+
+
+def test_the_example_runs(run_example):
+    names = run_example("loop")
+    assert torch.isfinite(names["loss"].detach())
+    assert names["result"] is not None
+
+
+def test_the_loss_is_the_supervised_one_and_the_disagreement():
+    torch.manual_seed(0)
+    network, (image, labels) = UNet(widths=(2, 3)), data()
+
+    def supervised(output):
+        return functional.cross_entropy(output, labels)
+
+    loss, output, result = adversarial_loss(
+        network, image, supervised, adversary=adversary(), spacing=(1.4, 1.9), weight=0.5
+    )
+    torch.testing.assert_close(loss, supervised(output) + 0.5 * result.loss)
+    loss, output, result = adversarial_loss(
+        network, image, supervised, adversary=adversary(), spacing=(1.4, 1.9), weight=0.0
+    )
+    assert result is None
+    torch.testing.assert_close(loss, supervised(output))
+    with pytest.raises(ValueError, match="weight must not be negative, got -1"):
+        adversarial_loss(
+            network, image, supervised, adversary=adversary(), spacing=(1, 1), weight=-1
+        )
+
+
+class PlainTrainer:
+    """What nnU-Net 2.8's trainer offers to its training step, and that step."""
+
+    def __init__(self, *, deep=True, regions=False):
+        torch.manual_seed(0)
+        self.device, self.local_rank = torch.device("cpu"), 0
+        self.network = UNet(widths=(2, 3, 4), deep_supervision=deep)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.1, momentum=0.9)
+        self.grad_scaler, self.current_epoch, self.num_epochs = None, 0, 10
+        self.configuration_manager = SimpleNamespace(spacing=[1.4, 1.9])
+        self.label_manager = SimpleNamespace(has_regions=regions)
+        self.regions = regions
+
+    def loss(self, output, target):
+        pairs = (
+            zip(output, target, strict=True) if isinstance(output, list) else [(output, target)]
+        )
+        if self.regions:
+            return sum(functional.binary_cross_entropy_with_logits(o, t) for o, t in pairs)
+        return sum(functional.cross_entropy(o, t[:, 0]) for o, t in pairs)
+
+    def train_step(self, batch):
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(self.network(batch["data"]), batch["target"])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+        self.optimizer.step()
+        return {"loss": loss.detach().cpu().numpy()}
+
+
+class RobustTrainer(AdversarialStep, PlainTrainer):
+    ramp_share = 0.5
+
+
+def batch(*, deep=True, regions=False):
+    image, labels = data()
+    if regions:
+        target = torch.stack([(labels > k).float() for k in range(4)], dim=1)
+    else:
+        target = labels[:, None]
+    return {"data": image, "target": [target, target[..., ::2, ::2]] if deep else target}
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_without_weight_the_step_is_nnu_nets_own(deep):
+    plain, robust = PlainTrainer(deep=deep), RobustTrainer(deep=deep)
+    for _ in range(3):
+        one, other = (t.train_step(batch(deep=deep)) for t in (plain, robust))
+        np.testing.assert_array_equal(one["loss"], other["loss"])
+    for one, other in zip(*(t.network.parameters() for t in (plain, robust)), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("deep", "regions"), [(True, False), (False, True), (True, True)])
+def test_with_weight_the_adversary_is_learned_from(deep, regions):
+    plain = PlainTrainer(deep=deep, regions=regions)
+    robust = RobustTrainer(deep=deep, regions=regions)
+    robust.current_epoch = 5
+    given = batch(deep=deep, regions=regions)
+    # The loss that is logged stays comparable: it is the supervised one.
+    np.testing.assert_array_equal(*(t.train_step(given)["loss"] for t in (plain, robust)))
+    apart = [
+        not torch.equal(a, b)
+        for a, b in zip(*(t.network.parameters() for t in (plain, robust)), strict=True)
+    ]
+    assert any(apart)
+    assert (robust._adversary.output is sigmoid_output) is regions
+
+
+def test_the_weight_rises_over_epochs_and_the_spacing_is_that_of_the_patch():
+    trainer = RobustTrainer()
+    weights = []
+    for trainer.current_epoch in (0, 1, 5, 9):
+        weights.append(weight_of(trainer))
+    assert weights == pytest.approx([0, 0.2, 1, 1])
+    three = SimpleNamespace(spacing=[8.0, 1.4, 1.9])
+    assert spacing_of(three, torch.zeros(1, 1, 4, 4)) == (1.4, 1.9)
+    assert spacing_of(three, torch.zeros(1, 1, 4, 4, 4)) == (8.0, 1.4, 1.9)
+
+
+def test_an_adversary_may_look_at_all_levels():
+    class Deep(RobustTrainer):
+        def adversary(self):
+            return adversary(output=DeepSupervision(weights=(1.0, 0.5)), ascent=Ascent(steps=2))
+
+    trainer = Deep()
+    trainer.current_epoch = 9
+    assert np.isfinite(trainer.train_step(batch())["loss"])
+
+
+def load_trainer(monkeypatch):
+    """Load the trainer's file as nnU-Net does: by its folder, with nnU-Net's base beside it."""
+    name = "nnunetv2.training.nnUNetTrainer.nnUNetTrainer"
+    module = types.ModuleType(name)
+    module.nnUNetTrainer = PlainTrainer
+    for end in range(1, 5):
+        parent = ".".join(name.split(".")[:end])
+        monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))
+    monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.syspath_prepend(Path(augment.__file__).parent / "adapters" / "nnunet_trainers")
+    return importlib.import_module("nnUNetTrainerCardiogen").nnUNetTrainerCardiogen
+
+
+def test_the_shipped_trainer_takes_the_step(monkeypatch):
+    trainer = load_trainer(monkeypatch)(deep=True)
+    trainer.current_epoch = 9
+    assert np.isfinite(trainer.train_step(batch())["loss"])
+    assert trainer._adversary.calls == 1
+    monkeypatch.delitem(sys.modules, "nnUNetTrainerCardiogen")

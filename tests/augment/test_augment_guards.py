@@ -1,0 +1,140 @@
+"""Teacher, ramp, watch over classes, and what diagnostics say."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from augment import (
+    Adversary,
+    Affine,
+    Ascent,
+    Chain,
+    CollapseMonitor,
+    Contrast,
+    Diagnostics,
+    EmaReference,
+    Ramp,
+)
+from cardiogen.ops import one_hot
+
+SPACING = (2.0, 2.0)
+
+
+def test_the_teacher_is_the_moving_average():
+    net = nn.Linear(2, 1)
+    teacher = EmaReference(net, decay=0.5)
+    start = net.weight.detach().clone()
+    with torch.no_grad():
+        net.weight += 1.0
+    teacher.update(net)
+    share = 1 - min(0.5, 2 / 11)
+    torch.testing.assert_close(teacher.teacher.weight, start + share)
+    for _ in range(60):
+        teacher.update(net)
+    torch.testing.assert_close(teacher.teacher.weight, net.weight)
+
+
+def test_the_teacher_predicts_alone_and_can_be_stored(kit, batch_net):
+    image, _ = kit.phantoms(2, seed=3)
+    teacher = EmaReference(batch_net)
+    before = torch.get_rng_state()
+    found = teacher(image)
+    assert torch.equal(before, torch.get_rng_state())
+    assert not found.requires_grad
+    torch.testing.assert_close(found, copy.deepcopy(batch_net).eval()(image))
+    assert batch_net.training
+    teacher.update(batch_net)
+    other = EmaReference(kit.trained_net(steps=1, seed=9))
+    other.load(teacher.state())
+    assert other.updates == 1
+    torch.testing.assert_close(other(image), teacher(image))
+
+
+@pytest.mark.parametrize("shape", ["linear", "sigmoid"])
+def test_ramps_rise_from_nothing_to_the_weight(shape):
+    ramp = Ramp(weight=2.0, start=10, length=100, shape=shape)
+    values = [ramp.at(step) for step in range(150)]
+    assert values[:10] == [0.0] * 10
+    assert values[110:] == [2.0] * 40
+    assert values == sorted(values)
+    halfway = 1.0 if shape == "linear" else 2.0 * math.exp(-1.25)
+    assert ramp.at(60) == pytest.approx(halfway)
+    assert Ramp(weight=0.5).at(0) == 0.5
+
+
+def batch(found):
+    """Return labels of three classes, and predictions that find ``found`` of class 2."""
+    labels = torch.arange(3).repeat_interleave(12).view(1, 1, 6, 6)
+    hot = one_hot(labels, 3)
+    probs = hot.clone()
+    probs[:, 2] *= found
+    probs[:, 0] += 1 - probs.sum(1)
+    return probs, hot
+
+
+def test_a_class_that_vanishes_stops_the_term_until_it_is_back():
+    monitor = CollapseMonitor(patience=3, decay=0.5)
+    for _ in range(5):
+        monitor.update(*batch(0.9))
+    assert monitor.weight() == 1.0
+    torch.testing.assert_close(monitor.recall, torch.tensor([1.0, 1.0, 0.9]))
+    for _ in range(8):
+        monitor.update(*batch(0.0))
+    assert monitor.collapsed == {2}
+    assert monitor.weight() == 0.0
+    monitor.update(*batch(0.3))
+    assert monitor.collapsed == {2}
+    for _ in range(4):
+        monitor.update(*batch(0.9))
+    assert monitor.weight() == 1.0
+
+
+def test_a_class_that_is_not_there_is_not_judged():
+    monitor = CollapseMonitor(patience=1)
+    probs, hot = batch(1.0)
+    gone = hot.clone()
+    gone[:, 0] += gone[:, 2]
+    gone[:, 2] = 0
+    for _ in range(20):
+        monitor.update(probs * 0 + gone, gone)
+    assert monitor.weight() == 1.0
+    assert monitor.recall[2].isnan()
+    with pytest.raises(ValueError, match="one_hot must have the shape of probs"):
+        monitor.update(probs, hot[:, :2])
+
+
+def test_diagnostics_tell_rises_strengths_and_the_worst_transform(kit, instance_net):
+    image, _ = kit.phantoms(24, seed=7)
+    strong = Affine(rotation_deg=90.0, scale=1.0, shear=0.0, shift_mm=0.0)
+    chain = Chain(transforms=(strong, Contrast(factor=1.01, brightness_sd=0.01)), most=1)
+    one = Adversary(
+        chain=chain, generator=torch.Generator().manual_seed(0), ascent=Ascent(), every=2
+    )
+    found = Diagnostics()
+    for part in image.split(1):
+        found.add(one.consistency_loss(instance_net, part, spacing=SPACING))
+    summary = found.summary()
+    assert summary["steps"] == found.searched == 12
+    assert summary["risen"] >= 0.9
+    assert summary["rise"] > 1
+    assert 0 < summary["strength/Affine"] <= 1
+    # A turned phantom is one that this net has never seen; a hundredth of contrast is nothing.
+    assert summary["worst/3"] == "Affine"
+    assert Diagnostics().add(one.consistency_loss(instance_net, image, spacing=SPACING))
+    with pytest.raises(ValueError, match="at least one result"):
+        Diagnostics().worst_transform(0)
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: EmaReference(nn.Linear(1, 1), decay=1.0), "decay must lie"),
+    (lambda: Ramp(weight=-1.0), "weight must not be negative"),
+    (lambda: Ramp(start=-1), "start and length must not be negative"),
+    (lambda: Ramp(shape="step"), "shape must be linear or sigmoid"),
+    (lambda: CollapseMonitor(least=0.5, recovered=0.2), "0 <= least <= recovered"),
+])  # fmt: skip
+def test_impossible_settings_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
