@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # As in the pictures of cardiogen.export, which lies above this layer: LV, wall, RV.
 _OUTLINES = ("#d1343f", "#f0dcb4", "#2f74c0", "#6fbf73", "#b07cc6", "#e09f3e")
 _CELL_INCHES, _TITLE_INCHES, _DPI = 1.7, 0.32, 110
+_MARGIN_MM = 40.0
 
 
 def write_preview_grid(
@@ -49,7 +50,7 @@ def write_preview_grid(
         spacing: mm per axis.
         seed: same seed, same picture.
         draws: columns beside the original.
-        labels: integer map ``(1, 1, *S)``, or None.
+        labels: integer map ``(1, 1, *S)``, or None; the view is what lies around them.
         classes: of the labels, with background.
         overwrite: replace the file.
 
@@ -59,8 +60,7 @@ def write_preview_grid(
     rows = preview_rows(
         image, chain=chain, spacing=spacing, seed=seed, draws=draws, labels=labels, classes=classes
     )
-    level = _slice_number(image, labels)
-    figure = _figure(rows, level, tuple(spacing))
+    figure = _figure(rows, _view(image, labels, tuple(spacing)), tuple(spacing))
     with atomic_write(path, overwrite=overwrite) as temporary:
         figure.canvas.print_png(temporary, metadata={"Software": None})
 
@@ -68,6 +68,7 @@ def write_preview_grid(
 
 
 Panel = tuple[Tensor, Tensor | None]
+View = tuple[int | None, slice, slice]
 
 
 def preview_rows(
@@ -103,17 +104,26 @@ def preview_rows(
     return rows
 
 
-def _slice_number(image: Tensor, labels: Tensor | None) -> int | None:
-    """Return the slice with most labels, or the middle one; None in 2D."""
-    if image.ndim == 4:
-        return None
+def _view(image: Tensor, labels: Tensor | None, spacing: tuple[float, ...]) -> View:
+    """Return the slice with most labels and a window around them, or the middle and all."""
+    level = None if image.ndim == 4 else image.shape[2] // 2
+    window = (slice(None), slice(None))
     if labels is None or not (labels > 0).any():
-        return image.shape[2] // 2
+        return level, *window
+    marked = labels[0, 0] > 0
+    if level is not None:
+        level = int(marked.flatten(1).sum(dim=1).argmax())
+        marked = marked.any(dim=0)
+    window = []
+    for axis, step in enumerate(spacing[-2:]):
+        places = marked.any(dim=1 - axis).nonzero()
+        margin = round(_MARGIN_MM / step)
+        window.append(slice(max(int(places[0]) - margin, 0), int(places[-1]) + margin + 1))
 
-    return int((labels[0, 0] > 0).flatten(1).sum(dim=1).argmax())
+    return level, *window
 
 
-def _figure(rows: dict[str, list[Panel]], level: int | None, spacing: tuple[float, ...]) -> Figure:
+def _figure(rows: dict[str, list[Panel]], view: View, spacing: tuple[float, ...]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -129,7 +139,7 @@ def _figure(rows: dict[str, list[Panel]], level: int | None, spacing: tuple[floa
     for (name, panels), line in zip(rows.items(), axes, strict=True):
         for number, (panel, axis) in enumerate(zip(panels, line, strict=True)):
             axis.set_axis_off()
-            picture, outline = (_plane(part, level) for part in panel)
+            picture, outline = (_plane(part, view) for part in panel)
             axis.imshow(picture, cmap="gray", vmin=window[0], vmax=window[1],
                         aspect=spacing[-2] / spacing[-1])  # fmt: skip
             _draw_outlines(axis, outline)
@@ -149,9 +159,10 @@ def _draw_outlines(axis: object, labels: NDArray | None) -> None:
             axis.contour(region, levels=[0.5], colors=[color], linewidths=0.8)
 
 
-def _plane(part: Tensor | None, level: int | None) -> NDArray | None:
+def _plane(part: Tensor | None, view: View) -> NDArray | None:
     if part is None:
         return None
+    level, rows, columns = view
     plane = part[0, 0] if level is None else part[0, 0, level]
 
-    return plane.detach().cpu().numpy()
+    return plane[rows, columns].detach().cpu().numpy()

@@ -30,7 +30,7 @@ from augment.transforms.base import (
     normal,
     uniform,
 )
-from augment.transforms.morph import calm_borders, steepest_slope
+from augment.transforms.morph import calmed, steepest_slope
 from cardiogen.data.grid import Grid
 from cardiogen.data.labels import Structure
 from cardiogen.measure.frame import lv_frame
@@ -186,7 +186,7 @@ class ShapeSpace(Geometric):
             velocity = velocity[:, 1:, 0]
         velocity = velocity * known.view(-1, *[1] * (velocity.ndim - 1))
 
-        return velocity * calm_borders(lattice, self.calm_mm).to(velocity)
+        return calmed(velocity, lattice, self.calm_mm)
 
     def _placement(self, lattice: Lattice) -> tuple[Tensor, Tensor]:
         """Return voxel to heart frame ``(B, 4, 4)``, float64, and which samples have one."""

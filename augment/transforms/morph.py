@@ -95,7 +95,7 @@ class Morph(Geometric):
             control_spacing=self._steps(lattice),
         )  # fmt: skip
 
-        return velocity * calm_borders(lattice, self.control_mm).to(velocity)
+        return calmed(velocity, lattice, self.control_mm)
 
     def _root_mean_square(self, free: Tensor, lattice: Lattice) -> Tensor:
         return _rms(self.velocity_mm(free, self._coarse(lattice))) / max(self.rms_mm, 1e-12)
@@ -126,21 +126,21 @@ class Morph(Geometric):
         return max(0, math.ceil(math.log2(max(fastest, 1e-6) / _FIRST_STEP)))
 
 
-def calm_borders(lattice: Lattice, reach_mm: float) -> Tensor:
-    """Return factors ``(1, d, *S)`` that take each component to 0 at the borders of its axis.
+def calmed(velocity: Tensor, lattice: Lattice, reach_mm: float) -> Tensor:
+    """Return a velocity ``(B, d, *S)`` each component of which is 0 at the borders of its axis.
 
-    ``sin^2`` over ``reach_mm``, or over half the image where that is shorter.
+    It rises as ``sin^2`` over ``reach_mm``, or over half the image where that is shorter.
     """
-    factors = torch.ones(1, lattice.ndim, *lattice.shape)
+    parts = []
     for axis, (size, step) in enumerate(zip(lattice.shape, lattice.spacing, strict=True)):
-        position = torch.arange(size, dtype=torch.float64)
+        position = torch.arange(size, dtype=torch.float64, device=velocity.device)
         depth = torch.minimum(position, size - 1 - position) * step
         reach = max(min(reach_mm, lattice.extent_mm[axis] / 2), 1e-6)
         rise = torch.sin(math.pi / 2 * (depth / reach).clamp(max=1.0)).square()
         along = [size if other == axis else 1 for other in range(lattice.ndim)]
-        factors[:, axis] *= rise.float().view(1, *along)
+        parts.append(velocity[:, axis] * rise.to(velocity.dtype).view(1, *along))
 
-    return factors
+    return torch.stack(parts, dim=1)
 
 
 def _rms(velocity: Tensor) -> Tensor:

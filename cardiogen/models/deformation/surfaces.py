@@ -92,7 +92,7 @@ def signed_distance(
     """Return the distance to faces, negative inside any of the closed surfaces, ``(*S)`` mm."""
     from scipy.spatial import cKDTree
 
-    points = _dense_points(template.vertices[faces])
+    points = dense_points(template.vertices[faces])
     places = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), axis=-1)
     away, _ = cKDTree(points).query(
         grid.to_world(places.reshape(-1, 3).astype(np.float64)), distance_upper_bound=_FAR_MM
@@ -108,7 +108,7 @@ def signed_distance(
     return np.where(inside, -1.0, 1.0) * away.reshape(grid.shape)
 
 
-def _dense_points(triangles: Array) -> Array:
+def dense_points(triangles: Array) -> Array:
     """Return the corners of triangles that are divided into four, twice."""
     for _ in range(_SUBDIVISIONS):
         a, b, c = np.moveaxis(triangles, 1, 0)

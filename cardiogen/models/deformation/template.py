@@ -10,7 +10,7 @@ phi moves vertices and, inverted by exp(-v), pulls label maps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cardiogen import ops
 from cardiogen.data.grid import Grid
-from cardiogen.data.mesh import Topology
+from cardiogen.data.mesh import Surface, Topology
 from cardiogen.population.anatomy import heart_vertices
 from cardiogen.population.conditions import AGE_RANGE
 from cardiogen.population.heart import sample_heart
@@ -121,6 +121,31 @@ class DeformationTemplate:
             weights.append((1 - share) * dense[cell] + share * dense[cell + 1])
 
         return np.einsum("va,vb,vc->vabc", *weights).reshape(len(places), -1)
+
+
+_WALL_MM, _OPENING = 3.0, 1.5
+
+
+def with_open_wedges(template: DeformationTemplate) -> DeformationTemplate:
+    """Return a template whose right wall is nowhere a thin wedge, but where it is inserted.
+
+    Near the insertion the right wall narrows to nothing between faces of 13 mm. Velocities keep
+    points in order, not the straight faces between them: these crossed in one heart of eight.
+    Epicardial vertices g < 3 mm from the right cavity are moved off it by 1.5 (3 mm - g).
+    """
+    from scipy.spatial import cKDTree
+
+    from cardiogen.models.deformation.surfaces import dense_points
+
+    topology, vertices = template.topology, template.vertices.copy()
+    cavity = topology.surfaces[Surface.RV_ENDO]
+    free = np.setdiff1d(topology.parts["rv_epi"], cavity)
+    points = dense_points(vertices[cavity])
+    gap, nearest = cKDTree(points).query(vertices[free])
+    away = (vertices[free] - points[nearest]) / gap[:, None]
+    vertices[free] += away * _OPENING * np.maximum(_WALL_MM - gap, 0.0)[:, None]
+
+    return replace(template, vertices=vertices)
 
 
 @cache

@@ -18,7 +18,11 @@ from cardiogen.models.deformation.decoder import VelocityDecoder
 from cardiogen.models.deformation.model import DeformationModel
 from cardiogen.models.deformation.modes import fit_modes, fourier_series
 from cardiogen.models.deformation.phenotypes import PhenotypeMap, mesh_phenotypes
-from cardiogen.models.deformation.template import DeformationTemplate, population_template
+from cardiogen.models.deformation.template import (
+    DeformationTemplate,
+    population_template,
+    with_open_wedges,
+)
 from cardiogen.population.anatomy import heart_vertices
 from cardiogen.population.conditions import AGE_RANGE
 from cardiogen.population.heart import sample_heart
@@ -141,4 +145,7 @@ def fit_deformation(
     latents = fit_conditional(scores, codes.factors)
     phenotypes = PhenotypeMap.fit(scores, codes.phenotypes)
 
-    return DeformationModel(VelocityDecoder(template, modes), latents, phenotypes)
+    # Opened only now: the codes belong to the template as the population has it.
+    return DeformationModel(
+        VelocityDecoder(with_open_wedges(template), modes), latents, phenotypes
+    )

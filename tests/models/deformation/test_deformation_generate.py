@@ -18,7 +18,7 @@ from cardiogen.models.target_solver import measure_latent
 from cardiogen.models.target_values import TOLERANCE, parse_targets
 from cardiogen.models.targets import condition_on_targets
 
-SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "eval_validity.py"
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "bench" / "validity.py"
 
 
 @pytest.fixture(scope="module")
