@@ -58,6 +58,6 @@ class VelocityDecoder:
         return moved.unflatten(0, (hearts, frames))
 
     def _points(self, count: int) -> Tensor:
-        points = torch.from_numpy(self.template.vertices).float()
+        points = torch.from_numpy(self.template.shown).float()
 
         return points.expand(count, -1, -1)

@@ -21,7 +21,6 @@ from cardiogen.models.deformation.phenotypes import PhenotypeMap, mesh_phenotype
 from cardiogen.models.deformation.template import (
     DeformationTemplate,
     population_template,
-    with_open_wedges,
 )
 from cardiogen.population.anatomy import heart_vertices
 from cardiogen.population.conditions import AGE_RANGE
@@ -145,7 +144,4 @@ def fit_deformation(
     latents = fit_conditional(scores, codes.factors)
     phenotypes = PhenotypeMap.fit(scores, codes.phenotypes)
 
-    # Opened only now: the codes belong to the template as the population has it.
-    return DeformationModel(
-        VelocityDecoder(with_open_wedges(template), modes), latents, phenotypes
-    )
+    return DeformationModel(VelocityDecoder(template, modes), latents, phenotypes)
