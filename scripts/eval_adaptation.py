@@ -24,7 +24,7 @@ from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Sequence
 from cardiogen.measure.overlap import dice, surface_distances
 from cardiogen.measure.volumes import label_volumes, mesh_volumes
-from cardiogen.models.deformation.cohort import CohortCodes, adapt, cohort_codes, encode_cohort
+from cardiogen.models.deformation.cohort import adapt, cohort_codes, encode_cohort
 from cardiogen.models.deformation.encoding import EncodedHeart
 from cardiogen.models.deformation.model import DeformationModel
 from cardiogen.models.deformation.patients import encoded_posterior
@@ -117,12 +117,7 @@ def left_out(
         # Group means of four: the smallest cohort that can be adapted to is one more.
         chosen = np.flatnonzero(rest)
         chosen = chosen if len(chosen) >= 5 else np.resize(chosen, 5)
-        adapted = adapt(
-            model,
-            CohortCodes(
-                codes.scores[chosen], codes.features[chosen], tuple(known[j] for j in chosen)
-            ),
-        )
+        adapted = adapt(model, codes.of(chosen))
         still = replace(hearts[k], motion=hearts[k].motion[:1], phases=hearts[k].phases[:1])
         posterior = encoded_posterior(adapted, still, encode_condition(known[k]))
         rows.append(prediction_row(adapted, truth, posterior, samples=samples))
@@ -144,7 +139,10 @@ def main() -> None:
     model = load_model(options.model).model
     subjects = read_cohort(options.cohort)[:: options.every]
     truths = [load_sequence(subject) for subject in subjects]
-    hearts = encode_cohort(model, truths)
+    hearts, refused = encode_cohort(model, truths)
+    for truth, error in refused:
+        print(f"not encoded: {truth.subject_id}: {error}")
+        truths.remove(truth)
     encoded = pd.DataFrame(
         [encoding_row(model, truth, heart) for truth, heart in zip(truths, hearts, strict=True)]
     )

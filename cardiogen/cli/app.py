@@ -213,7 +213,13 @@ def train_command(
         str | None,
         typer.Option(help="linear, the default, deformation, mesh, volume or sequence."),
     ] = None,
-    cohort: Annotated[str | None, typer.Option(help="population, the default.")] = None,
+    cohort: Annotated[
+        str | None,
+        typer.Option(help="population, the default, or a folder of label maps (deformation)."),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Deformation bundle that is adapted to such a folder.")
+    ] = None,
     n: Annotated[
         int | None, typer.Option("-n", "--n", help="Training hearts; default: 2000.")
     ] = None,
@@ -236,7 +242,7 @@ def train_command(
     from cardiogen.cli.train import train
 
     folder = train(
-        out, model=model, cohort=cohort, n=n, seed=seed, config=config, jobs=jobs,
+        out, model=model, cohort=cohort, base=base, n=n, seed=seed, config=config, jobs=jobs,
         device=device, overwrite=overwrite,
     )  # fmt: skip
     _show(str(folder), {"bundle": str(folder)}, as_json)

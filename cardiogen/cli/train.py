@@ -84,6 +84,7 @@ def train(
     *,
     model: str | None = None,
     cohort: str | None = None,
+    base: str | None = None,
     n: int | None = None,
     seed: int | None = None,
     config: str | Path | None = None,
@@ -97,8 +98,10 @@ def train(
         out: bundle folder to make.
         model: kind of model: ``linear``, the default, ``deformation``, ``mesh``, ``volume`` or
             ``sequence``.
-        cohort: ``population``, the embedded reference population and the default.
-        n: number of training hearts, by default 2000.
+        cohort: ``population``, the embedded reference population and the default; for a
+            deformation model also a folder of label maps, see ``cli.train_cohort``.
+        base: bundle of the deformation model that is adapted to such a folder.
+        n: number of training hearts, by default 2000; of a folder at most so many.
         seed: same seed, same model; by default 0.
         config: TOML file with the settings of ``engine.config``, or the name of a preset such as
             ``linear``, which made the shipped model; instead of the four arguments, of which
@@ -114,8 +117,12 @@ def train(
     out = Path(out)
     # Before the training, not after it.
     check_replaceable(out, overwrite)
-    flags = {"model": model, "cohort": cohort, "n": n, "seed": seed}
+    flags = {"model": model, "cohort": cohort, "base": base, "n": n, "seed": seed}
     settings = _settings(out, {k: v for k, v in flags.items() if v is not None}, config)
+    if isinstance(settings, DeformationTraining) and settings.cohort != "population":
+        from cardiogen.cli.train_cohort import train_on_cohort
+
+        return train_on_cohort(settings, out, overwrite=overwrite)
     if isinstance(settings, DeformationTraining):
         trained = _deformation(settings, jobs)
     elif isinstance(settings, MeshTraining):

@@ -41,6 +41,8 @@ class DeformationTraining(Training):
     """Settings of ``models.deformation``."""
 
     model: Literal["deformation"] = "deformation"
+    cohort: str = Field(default="population", description="or a folder of label maps")
+    base: str | None = Field(default=None, description="bundle to adapt; the shipped one if none")
     ed_modes: int = Field(default=96, ge=1, le=2000, description="scores of end diastole")
     fields: int = Field(default=64, ge=1, le=2000, description="spatial fields of motion")
     motion_modes: int = Field(default=64, ge=1, le=2000, description="scores of motion")

@@ -16,17 +16,24 @@ from cardiogen.base import CardiogenError, progress
 from cardiogen.data.factors import Factors
 from cardiogen.data.sequence import Sequence
 from cardiogen.models.conditional import ConditionalGaussian
+from cardiogen.models.cycle import HARMONICS
 from cardiogen.models.deformation.adaptation import MotionGivenShape, shape_features
 from cardiogen.models.deformation.decoder import VelocityDecoder
 from cardiogen.models.deformation.encoding import EncodedHeart, HeartEncoder
-from cardiogen.models.deformation.individual import seen_motion
+from cardiogen.models.deformation.individual import (
+    seen_motion,
+    smooth_curves,
+)
 from cardiogen.models.deformation.model import DeformationModel
+from cardiogen.models.deformation.modes import VelocityModes
 from cardiogen.models.protocol import encode_condition
 
 Array = NDArray[np.float64]
 
 FEWEST = 5
 _ED_NOISE_MM = 10.0
+_RANK, _STILL = 1e-3, 1e-2
+_MOST_MODES = 64
 _PRIOR_EXCESS = 25.0  # patients beat five times farther from the mean than healthy hearts
 
 
@@ -36,20 +43,44 @@ class CohortCodes:
 
     Attributes:
         scores: ``(N, S)``.
+        leftover: velocities of every subject's frames that no scores give, ``(T, P)`` mm each.
+        phases: of these frames.
         features: of the shapes at end diastole ``(N, 4)``, see ``adaptation``.
         factors: of the subjects, any missing.
     """
 
     scores: Array
+    leftover: tuple[Array, ...]
+    phases: tuple[Array, ...]
     features: Array
     factors: tuple[Factors, ...]
 
+    def of(self, chosen: Listing[int]) -> CohortCodes:
+        """Return the codes of some subjects."""
+        rows = list(chosen)
+        leftover, phases, factors = (
+            tuple(values[k] for k in rows) for values in (self.leftover, self.phases, self.factors)
+        )
+        return CohortCodes(self.scores[rows], leftover, phases, self.features[rows], factors)
 
-def encode_cohort(model: DeformationModel, hearts: Listing[Sequence]) -> list[EncodedHeart]:
-    """Encode label maps of end diastole and any other frames; see ``encoding``."""
+
+def encode_cohort(
+    model: DeformationModel, hearts: Listing[Sequence]
+) -> tuple[list[EncodedHeart], list[tuple[Sequence, CardiogenError]]]:
+    """Encode label maps of end diastole and any other frames; see ``encoding``.
+
+    Returns:
+        The encoded hearts in their order, and those that could not be, with the reason.
+    """
     encoder = HeartEncoder(model.decoder, typical_scores(model))
+    found, refused = [], []
+    for heart in progress(hearts, "encoding hearts"):
+        try:
+            found.append(encoder.encode(heart))
+        except CardiogenError as error:
+            refused.append((heart, error))
 
-    return [encoder.encode(heart) for heart in progress(hearts, "encoding hearts")]
+    return found, refused
 
 
 def typical_scores(model: DeformationModel) -> Array:
@@ -64,16 +95,21 @@ def cohort_codes(
     decoder, typical = model.decoder, typical_scores(model)
     prior = model.prior(encode_condition(Factors())).covariance.numpy()
     beats = slice(decoder.modes.ed_size, None)
-    scores, features = [], []
+    scores, leftover, times, features = [], [], [], []
     for heart, known in zip(hearts, factors, strict=True):
+        later = np.mod(heart.phases, 1.0) != 0
+        phases, motion = heart.phases[later], heart.motion.flatten(1).double().numpy()[later]
         mean, _ = seen_motion(
-            decoder.modes, heart.phases, heart.motion.flatten(1).double().numpy(),
-            typical[beats], _PRIOR_EXCESS * prior[beats, beats],
-        )  # fmt: skip
+            decoder.modes, phases, motion, typical[beats], _PRIOR_EXCESS * prior[beats, beats]
+        )
         scores.append(np.concatenate([ed_scores(decoder, heart), mean]))
+        _, shown = decoder.modes.heart_velocities(scores[-1], phases)
+        leftover.append(motion - shown.reshape(motion.shape))
+        times.append(phases)
         features.append(ed_features(decoder, heart, known))
 
-    return CohortCodes(np.stack(scores), np.stack(features), tuple(factors))
+    return CohortCodes(np.stack(scores), tuple(leftover), tuple(times), np.stack(features),
+                       tuple(factors))  # fmt: skip
 
 
 def ed_scores(decoder: VelocityDecoder, heart: EncodedHeart) -> Array:
@@ -95,27 +131,92 @@ def ed_features(decoder: VelocityDecoder, heart: EncodedHeart, factors: Factors)
     return shape_features(vertices, decoder.template.topology, factors)
 
 
+def require_enough(count: int) -> None:
+    """Refuse (C28) fewer than five subjects."""
+    if count < FEWEST:
+        raise CardiogenError(
+            "C28", "cohort", found=f"{count} subjects with ED and another frame",
+            expected=f"at least {FEWEST}", remedy="a larger cohort",
+        )  # fmt: skip
+
+
 def adapt(model: DeformationModel, codes: CohortCodes) -> DeformationModel:
     """Return a model of the cohort's hearts.
 
     Raises:
         CardiogenError: C28 for fewer than five subjects.
     """
-    if len(codes.scores) < FEWEST:
-        raise CardiogenError(
-            "C28", "cohort", found=f"{len(codes.scores)} subjects with ED and another frame",
-            expected=f"at least {FEWEST}", remedy="a larger cohort",
-        )  # fmt: skip
+    require_enough(len(codes.scores))
+    model, scores = _with_cohort_modes(model, codes)
     expected = np.stack([model.prior(encode_condition(f)).mean.numpy() for f in codes.factors])
     modes = model.decoder.modes
-    motion = MotionGivenShape.fit(
-        codes.features, codes.scores[:, modes.ed_size :], modes.motion_scale
-    )
+    motion = MotionGivenShape.fit(codes.features, scores[:, modes.ed_size :], modes.motion_scale)
 
     return DeformationModel(
-        model.decoder, _adapted(model.latents, codes.scores - expected), model.phenotypes,
+        model.decoder, _adapted(model.latents, scores - expected), model.phenotypes,
         cohort=motion,
     )  # fmt: skip
+
+
+def _with_cohort_modes(
+    model: DeformationModel, codes: CohortCodes
+) -> tuple[DeformationModel, Array]:
+    """Add the cohort's own modes of motion to a model; scores ``(N, S')`` with them.
+
+    The population hardly moves along them, so that its own spread there is next to none.
+    """
+    modes, series = _with_cohort_fields(model.decoder.modes, codes)
+    latents, maps = model.latents, model.phenotypes
+    values, rows = _principal_rows(series)
+    scale = values / np.sqrt(len(series))
+    scores = np.concatenate([codes.scores, series @ rows.T / scale], axis=1)
+    more = len(rows)
+    tril = np.zeros((len(latents.residual_tril) + more,) * 2)
+    tril[:-more, :-more] = latents.residual_tril
+    tril[-more:, -more:] = _STILL * np.eye(more)
+    grown = DeformationModel(
+        VelocityDecoder(model.decoder.template, replace(
+            modes,
+            motion_modes=np.concatenate([modes.motion_modes, rows]),
+            motion_scale=np.concatenate([modes.motion_scale, scale]),
+        )),
+        replace(
+            latents,
+            slopes=np.pad(latents.slopes, ((0, more), (0, 0))),
+            residual_slopes=np.pad(latents.residual_slopes, ((0, more), (0, 0))),
+            residual_tril=tril,
+        ),
+        replace(maps, phenotype_weights=np.pad(maps.phenotype_weights, ((0, 0), (0, more)))),
+    )  # fmt: skip
+
+    return grown, scores
+
+
+def _with_cohort_fields(modes: VelocityModes, codes: CohortCodes) -> tuple[VelocityModes, Array]:
+    """Add the cohort's own spatial fields to modes; series ``(N, F' K2)`` of what is left over."""
+    rows = np.concatenate(codes.leftover)
+    _, fields = _principal_rows(rows - rows @ modes.fields.T @ modes.fields)
+    added = len(fields) * 2 * HARMONICS
+    grown = replace(
+        modes,
+        fields=np.concatenate([modes.fields, fields]),
+        motion_mean=np.pad(modes.motion_mean, (0, added)),
+        motion_modes=np.pad(modes.motion_modes, ((0, 0), (0, added))),
+    )
+    series = [
+        np.einsum("tf,tk->fk", missed @ grown.fields.T, smooth_curves(phases)).ravel()
+        for missed, phases in zip(codes.leftover, codes.phases, strict=True)
+    ]
+
+    return grown, np.stack(series)
+
+
+def _principal_rows(rows: Array) -> tuple[Array, Array]:
+    """Return the largest singular values and unit directions of rows, at most 64."""
+    _, values, directions = np.linalg.svd(rows, full_matrices=False)
+    kept = np.flatnonzero(values > _RANK * values[0])[:_MOST_MODES]
+
+    return values[kept], directions[kept]
 
 
 def _adapted(latents: ConditionalGaussian, residuals: Array) -> ConditionalGaussian:

@@ -72,6 +72,17 @@ def seen_motion(
     return mean + gain @ seen, (left + left.T) / 2
 
 
+def smooth_curves(phases: Array) -> Array:
+    """Return the Fourier series ``(T, K2)`` of G: one at its own phase, nearly zero at others."""
+    time = fourier_basis(phases)
+    weights = np.arange(1.0, HARMONICS + 1) ** -4
+    spread = time * np.concatenate([weights, weights])
+    gram = spread @ time.T
+    ridge = _NOISE * np.trace(gram) / len(gram)
+
+    return np.linalg.solve(gram + ridge * np.eye(len(gram)), spread)
+
+
 def own_modes(
     modes: VelocityModes, scores: Array, ed: Array, phases: Array, motion: Array
 ) -> VelocityModes:

@@ -69,7 +69,7 @@ def encoded_posterior(
         torch.from_numpy(factor)[None],
     )  # fmt: skip
 
-    return Posterior(latents, heart.pose, own=_own(model, scores, heart))
+    return Posterior(latents, heart.pose, own=own_model(model, scores, heart))
 
 
 def with_own_modes(model: DeformationModel, observed: Sequence, found: Posterior) -> Posterior:
@@ -94,10 +94,10 @@ def with_own_modes(model: DeformationModel, observed: Sequence, found: Posterior
     ]
     heart = EncodedHeart(found.pose, still, torch.stack(later), np.asarray(observed.phases))
 
-    return replace(found, own=_own(model, scores, heart))
+    return replace(found, own=own_model(model, scores, heart))
 
 
-def _own(model: DeformationModel, scores: Array, heart: EncodedHeart) -> DeformationModel:
+def own_model(model: DeformationModel, scores: Array, heart: EncodedHeart) -> DeformationModel:
     """Return the model whose modes show one heart at its scores."""
     from cardiogen.models.deformation.model import DeformationModel
 

@@ -10,6 +10,7 @@ from cardiogen.data.factors import Factors
 from cardiogen.data.grid import Grid
 from cardiogen.data.sequence import Sequence
 from cardiogen.measure.overlap import dice
+from cardiogen.models.cycle import fourier_basis
 from cardiogen.models.deformation.adaptation import MotionGivenShape, shape_features
 from cardiogen.models.deformation.cohort import CohortCodes, adapt, cohort_codes, typical_scores
 from cardiogen.models.deformation.encoding import EncodedHeart, HeartEncoder
@@ -175,12 +176,24 @@ class TestMotionGivenShape:
         np.testing.assert_allclose(mean, process.cohort_mean)
 
 
+def some_codes(
+    model: DeformationModel, scores: np.ndarray, rng: np.random.Generator
+) -> CohortCodes:
+    """Codes of subjects with one later frame, at a phase of its own each."""
+    count, size = len(scores), model.decoder.modes.fields.shape[1]
+    return CohortCodes(
+        scores, tuple(rng.normal(size=(count, 1, size))),
+        tuple(rng.uniform(0.3, 0.5, size=(count, 1))), rng.normal(size=(count, 4)),
+        (Factors(),) * count,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def adapted(small_model) -> DeformationModel:
     rng = np.random.default_rng(3)
     scores = np.stack([scores_of(small_model, k) for k in range(12)])
     scores[:, 0] += 4.0
-    return adapt(small_model, CohortCodes(scores, rng.normal(size=(12, 4)), (Factors(),) * 12))
+    return adapt(small_model, some_codes(small_model, scores, rng))
 
 
 class TestAdaptation:
@@ -215,10 +228,31 @@ class TestAdaptation:
         spreads = [np.trace(p.latents.covariance.numpy()[size:, size:]) for p in (found, both)]
         assert spreads[1] < spreads[0]
 
+    def test_its_own_modes_give_the_cohort_back(self, small_model):
+        scores = np.stack([scores_of(small_model, k) for k in range(6)])
+        codes = some_codes(small_model, scores, np.random.default_rng(4))
+        grown = adapt(small_model, codes)
+        size, added = small_model.latent_size, grown.latent_size - small_model.latent_size
+        assert 1 <= added <= 6
+        modes = grown.decoder.modes
+        series = small_model.decoder.modes
+        for own, missed, phases in zip(scores, codes.leftover, codes.phases, strict=True):
+            shown = modes.heart_velocities(np.pad(own, (0, added)), phases)[1].reshape(1, -1)
+            wanted = series.heart_velocities(own, phases)[1].reshape(1, -1) + missed
+            # Least squares in the added modes: nearly all that the shared ones left over.
+            time = (
+                modes.motion_modes[size - series.ed_size :]
+                * modes.motion_scale[size - series.ed_size :, None]
+            )
+            curves = time.reshape(added, len(modes.fields), -1)
+            ways = np.einsum("rfk,tk,fp->rp", curves, fourier_basis(phases), modes.fields)
+            share, *_ = np.linalg.lstsq(ways.T, (wanted - shown)[0], rcond=None)
+            left = (wanted - shown)[0] - share @ ways
+            assert np.linalg.norm(left) < 0.05 * np.linalg.norm(missed)
+
     def test_too_few_subjects_are_refused(self, small_model):
-        codes = CohortCodes(
-            np.zeros((4, small_model.latent_size)), np.zeros((4, 4)), (Factors(),) * 4
-        )
+        scores = np.zeros((4, small_model.latent_size))
+        codes = some_codes(small_model, scores, np.random.default_rng(5))
         with pytest.raises(CardiogenError, match="4 subjects"):
             adapt(small_model, codes)
 

@@ -1,0 +1,117 @@
+"""Training on a cohort of label maps: a deformation model adapted to its hearts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from cardiogen.base import CardiogenError, progress
+from cardiogen.cli.requests import check_apart
+from cardiogen.data.cohort import load_sequence, read_cohort
+from cardiogen.data.sequence import Sequence
+from cardiogen.engine.config import DeformationTraining
+from cardiogen.models.deformation.cohort import adapt, cohort_codes, encode_cohort, require_enough
+from cardiogen.models.deformation.model import DeformationModel
+from cardiogen.models.store import LoadedModel, load_model, save_model
+
+_LICENCE = "that of the cohort it was trained on"
+
+_CARD = """# Model card: {name}
+
+| | |
+| --- | --- |
+| kind | deformation: a template moved by exponentials of smooth velocities |
+| prior | {base}, weights {sha:.12} |
+| adapted to | {used} subjects of the cohort {cohort}; {left} could not be used |
+| motion | a Gaussian process from the shape at end diastole (length {length:g}, noise {noise:g}, \
+chosen by leaving subjects out) |
+| conditions | as the prior; what factors do was not learned again |
+| size | {scores} scores |
+| licence | {licence} |
+
+{few}The features and motion scores of the subjects are part of the weights: treat the bundle as you
+treat the cohort. Subjects that could not be used:
+
+{faults}
+
+Not for diagnosis.
+"""
+_FEW = """Fewer subjects ({used}) than twice the scores ({scores}): where the cohort says nothing the
+spread is the population's, and intervals are rough.
+
+"""
+
+
+def train_on_cohort(settings: DeformationTraining, out: Path, *, overwrite: bool) -> Path:
+    """Adapt a deformation model to a cohort folder and write its bundle.
+
+    Args:
+        settings: with a folder as ``cohort``, at most ``n`` subjects of which are used.
+        out: bundle folder to make.
+        overwrite: whether ``out`` may be replaced.
+
+    Raises:
+        CardiogenError: M21 if ``base`` is no deformation model, those of ``read_cohort``, C28 for
+            fewer than five subjects with ED and another frame.
+    """
+    base = load_model(settings.base)
+    if not isinstance(base.model, DeformationModel):
+        raise CardiogenError(
+            "M21", base.bundle.path, found=f"a model of the kind {base.facts['kind']!r}",
+            expected="a deformation model to adapt to the cohort",
+            remedy="base = BUNDLE in the config, from cardiogen train --config deformation",
+        )  # fmt: skip
+    folder = Path(settings.cohort)
+    check_apart(out, [folder])
+    hearts, faults = _read(folder, settings.n)
+    # Before minutes of encoding, not after them.
+    require_enough(len(hearts))
+    encoded, more = encode_cohort(base.model, hearts)
+    faults += [f"{heart.subject_id}: {error}" for heart, error in more]
+    kept = [heart for heart in hearts if heart.subject_id not in {h.subject_id for h, _ in more}]
+    require_enough(len(encoded))
+    codes = cohort_codes(base.model, encoded, [heart.factors for heart in kept])
+    model = adapt(base.model, codes)
+    if len(encoded) < 2 * model.latent_size:
+        text = _FEW.format(used=len(encoded), scores=model.latent_size)
+        typer.echo("cardiogen: note C28 " + " ".join(text.split()), err=True)
+    name = f"deformation-{folder.resolve().name}-{len(encoded)}"
+    return save_model(
+        out, model, name=name, licence=_LICENCE, overwrite=overwrite,
+        card=_card(name, model, base, folder, faults),
+        training_data={
+            "cohort": folder.resolve().name, "n": len(encoded), "left_out": len(faults),
+            "base": base.facts["weights_sha256"],
+        },
+    )  # fmt: skip
+
+
+def _read(folder: Path, most: int) -> tuple[list[Sequence], list[str]]:
+    """Return the subjects with label maps of ED and another frame, and why others have none."""
+    hearts, faults = [], []
+    for subject in progress(read_cohort(folder)[:most], "reading"):
+        try:
+            heart = load_sequence(subject)
+        except CardiogenError as error:
+            faults.append(f"{subject.subject_id}: {error}")
+            continue
+        if heart.labels is None or len(heart) < 2:
+            faults.append(f"{subject.subject_id}: label maps of one frame")
+            continue
+        hearts.append(heart)
+    return hearts, faults
+
+
+def _card(
+    name: str, model: DeformationModel, base: LoadedModel, folder: Path, faults: list[str]
+) -> str:
+    used, scores = len(model.cohort.cohort_features), model.latent_size
+    length, noise = model.cohort.cohort_kernel
+    few = _FEW.format(used=used, scores=scores) if used < 2 * scores else ""
+
+    return _CARD.format(
+        name=name, base=base.facts["name"], sha=base.facts["weights_sha256"], used=used,
+        cohort=folder.resolve().name, left=len(faults), length=length, noise=noise, scores=scores,
+        licence=_LICENCE, few=few, faults="\n".join(f"- {f}" for f in faults) or "None.",
+    )  # fmt: skip
