@@ -1,5 +1,5 @@
-"""Typer commands of segmentation; like those of ``app``, they import nothing heavy before the
-call."""
+"""Typer commands of segmentation and augmentation; like those of ``app``, they import nothing
+heavy before the call."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from cardiogen.cli.options import Json, LabelMap, Overwrite, Prefer
 
 
 def add_segmentation_commands(app: typer.Typer) -> None:
-    """Add ``train-segmentation`` and ``segment`` to the command line."""
+    """Add ``train-segmentation``, ``segment`` and ``preview-augment`` to the command line."""
     app.command("train-segmentation")(train_segmentation_command)
     app.command("segment")(segment_command)
+    app.command("preview-augment")(preview_augment_command)
 
 
 def train_segmentation_command(
@@ -80,3 +81,33 @@ def segment_command(
         overwrite=overwrite,
     )  # fmt: skip
     typer.echo(json.dumps({"labels": str(file)}, indent=2) if as_json else str(file))
+
+
+def preview_augment_command(
+    image: Annotated[Path, typer.Argument(help="Image (NIfTI, 3D or 4D).")],
+    out: Annotated[Path, typer.Option(help="PNG to write.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="Label map on the same grid, drawn as outlines.")
+    ] = None,
+    label_map: LabelMap = "ukbb",
+    chain: Annotated[
+        Literal["classic", "full"],
+        typer.Option(help="classic: noise, bias field, affine, morph; full: everything."),
+    ] = "full",
+    plane: Annotated[
+        bool, typer.Option(help="Treat the slice shown as a 2D image, as 2D networks see it.")
+    ] = False,
+    frame: Annotated[int, typer.Option(help="Frame of a 4D image, from 0.")] = 0,
+    draws: Annotated[int, typer.Option(help="Random draws beside the original, 1 to 20.")] = 4,
+    seed: Annotated[int, typer.Option(help="Same seed, same picture.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Show what augmentation does to an image: every transform alone, and the whole chain."""
+    from cardiogen.cli.preview_augment import preview_augment
+
+    file = preview_augment(
+        image, out=out, labels=labels, label_map=label_map, chain=chain, plane=plane, frame=frame,
+        seed=seed, draws=draws, overwrite=overwrite,
+    )  # fmt: skip
+    typer.echo(json.dumps({"picture": str(file)}, indent=2) if as_json else str(file))

@@ -24,21 +24,20 @@ _CARD = """# Model card: {name}
 | kind | deformation: a template moved by exponentials of smooth velocities |
 | prior | {base}, weights {sha:.12} |
 | adapted to | {used} subjects of the cohort {cohort}; {left} could not be used |
-| motion | a Gaussian process from the shape at end diastole (length {length:g}, noise {noise:g}, \
-chosen by leaving subjects out) |
+| motion | a Gaussian process of the shape at end diastole (length {length:g}, noise {noise:g}) |
 | conditions | as the prior; what factors do was not learned again |
 | size | {scores} scores |
 | licence | {licence} |
 
-{few}The features and motion scores of the subjects are part of the weights: treat the bundle as you
+{few}Features and motion scores of the subjects are part of the weights: treat the bundle as you
 treat the cohort. Subjects that could not be used:
 
 {faults}
 
 Not for diagnosis.
 """
-_FEW = """Fewer subjects ({used}) than twice the scores ({scores}): where the cohort says nothing the
-spread is the population's, and intervals are rough.
+_FEW = """Fewer subjects ({used}) than twice the scores ({scores}): where the cohort says nothing
+the spread is the population's, and intervals are rough.
 
 """
 

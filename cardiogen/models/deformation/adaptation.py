@@ -6,8 +6,9 @@ each motion score is a Gaussian process over shapes, all with one kernel,
     s(x) = m + g(x) + e,   cov(s_i, s_j) = (k(phi_i, phi_j) + noise [i = j]) C,
     k(a, b) = exp(-|a - b|^2 / (2 length^2)),
 
-C the covariance of the cohort's motion. Given a new shape, motion is Gaussian in closed form.
-Length and noise are those that predict left-out subjects best.
+C the covariance of the cohort's motion. Given a new shape, motion is Gaussian in closed form. The
+logits of both ejection fractions follow from shape by the same kernel: averages of motions eject
+less than averages of ejection fractions, so that the mean motion is moved to these afterwards.
 
 Features: ln LVEDV, indexed to body surface where height and weight are known; ln LVM / LVEDV;
 ln RVEDV / LVEDV; ln LVEDV / L^3 with L the length of the left ventricle. Standardized.
@@ -16,7 +17,6 @@ ln RVEDV / LVEDV; ln LVEDV / L^3 with L the length of the left ventricle. Standa
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ from cardiogen.models.deformation.phenotypes import ventricle_length
 
 Array = NDArray[np.float64]
 
-_LENGTHS, _NOISES = (1.0, 1.5, 2.0, 3.0), (0.2, 0.5, 1.0, 2.0)
+# In SDs of the features and of the motion. Fixed: a few dozen subjects do not tell them apart.
+_LENGTH, _NOISE = 2.0, 0.5
 _TYPICAL_AREA_M2 = 1.85
 
 
@@ -61,6 +62,8 @@ class MotionGivenShape:
         cohort_gram: (K + noise I)^-1 ``(N, N)``.
         cohort_spread: C ``(R, R)``.
         cohort_kernel: length and noise ``(2,)``.
+        cohort_logits, cohort_logit_weights: mean of the logits of LVEF and RVEF ``(2,)``, and
+            their weights ``(N, 2)``.
     """
 
     cohort_center: Array
@@ -71,6 +74,8 @@ class MotionGivenShape:
     cohort_gram: Array
     cohort_spread: Array
     cohort_kernel: Array
+    cohort_logits: Array
+    cohort_logit_weights: Array
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -93,58 +98,52 @@ class MotionGivenShape:
             "cohort_gram": (subjects, subjects),
             "cohort_spread": (motion, motion),
             "cohort_kernel": (2,),
+            "cohort_logits": (2,),
+            "cohort_logit_weights": (subjects, 2),
         }
 
     @classmethod
-    def fit(cls, features: Array, motion: Array, scale: Array) -> MotionGivenShape:
-        """Learn from features ``(N, 4)`` and motion scores ``(N, R)``.
-
-        Args:
-            features: of the shapes.
-            motion: scores.
-            scale: what a score moves, mm ``(R,)``: errors in mm choose length and noise.
-        """
+    def fit(cls, features: Array, motion: Array, ejection: Array) -> MotionGivenShape:
+        """Learn from features ``(N, 4)``, motion scores ``(N, R)`` and EFs ``(N, 2)``."""
         center, spread = features.mean(axis=0), features.std(axis=0) + 1e-9
         standard = (features - center) / spread
-        length, noise = min(
-            product(_LENGTHS, _NOISES),
-            key=lambda pair: _left_out_error(standard, motion * scale, *pair),
-        )
-        mean = motion.mean(axis=0)
-        gram = np.linalg.inv(_kernel(standard, standard, length) + noise * np.eye(len(motion)))
-        # The variance of a score is C (1 + noise): C from the scatter that the process leaves.
-        whitened = (motion - mean).T @ gram @ (motion - mean) / len(motion)
+        mean, logits = motion.mean(axis=0), logit(ejection)
+        gram = np.linalg.inv(_kernel(standard, standard, _LENGTH) + _NOISE * np.eye(len(motion)))
+        # The most likely C of a matrix normal, given the kernel.
+        scatter = (motion - mean).T @ gram @ (motion - mean) / len(motion)
 
-        return cls(center, spread, standard, mean, gram @ (motion - mean), gram, whitened,
-                   np.array([length, noise]))  # fmt: skip
+        return cls(
+            center, spread, standard, mean, gram @ (motion - mean), gram, scatter,
+            np.array([_LENGTH, _NOISE]), logits.mean(axis=0),
+            gram @ (logits - logits.mean(axis=0)),
+        )  # fmt: skip
 
     def given(self, features: Array) -> tuple[Array, Array]:
         """Return mean ``(R,)`` and covariance ``(R, R)`` of the motion scores of one shape."""
-        length, noise = self.cohort_kernel
-        standard = (features - self.cohort_center) / self.cohort_scale
-        near = _kernel(standard[None], self.cohort_features, length)[0]
-        left = 1.0 + noise - near @ self.cohort_gram @ near
+        near = self._near(features)
+        left = 1.0 + self.cohort_kernel[1] - near @ self.cohort_gram @ near
 
         return self.cohort_mean + near @ self.cohort_weights, left * self.cohort_spread
+
+    def logits_given(self, features: Array) -> Array:
+        """Return the expected logits of LVEF and RVEF ``(2,)`` of one shape."""
+        return self.cohort_logits + self._near(features) @ self.cohort_logit_weights
+
+    def _near(self, features: Array) -> Array:
+        """Return the kernel between one shape and the subjects' ``(N,)``."""
+        standard = (features - self.cohort_center) / self.cohort_scale
+
+        return _kernel(standard[None], self.cohort_features, float(self.cohort_kernel[0]))[0]
+
+
+def logit(share: Array) -> Array:
+    """Return ln(x / (1 - x)), shares taken into 2 to 98 %."""
+    inside = np.clip(share, 0.02, 0.98)
+
+    return np.log(inside / (1.0 - inside))
 
 
 def _kernel(a: Array, b: Array, length: float) -> Array:
     squares = ((a[:, None] - b[None]) ** 2).sum(axis=-1)
 
     return np.exp(-squares / (2 * length**2))
-
-
-def _left_out_error(features: Array, motion: Array, length: float, noise: float) -> float:
-    """Return the mean squared error at each subject predicted from all others."""
-    count = len(motion)
-    gram = _kernel(features, features, length) + noise * np.eye(count)
-    errors = []
-    for k in range(count):
-        rest = np.arange(count) != k
-        mean = motion[rest].mean(axis=0)
-        found = mean + gram[k, rest] @ np.linalg.solve(
-            gram[np.ix_(rest, rest)], motion[rest] - mean
-        )
-        errors.append(((motion[k] - found) ** 2).sum())
-
-    return float(np.mean(errors))

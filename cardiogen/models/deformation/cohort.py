@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 
 from cardiogen.base import CardiogenError, progress
 from cardiogen.data.factors import Factors
+from cardiogen.data.labels import Structure
+from cardiogen.data.mesh import Topology
 from cardiogen.data.sequence import Sequence
+from cardiogen.measure.volumes import mesh_volumes
 from cardiogen.models.conditional import ConditionalGaussian
 from cardiogen.models.cycle import HARMONICS
 from cardiogen.models.deformation.adaptation import MotionGivenShape, shape_features
@@ -46,6 +49,7 @@ class CohortCodes:
         leftover: velocities of every subject's frames that no scores give, ``(T, P)`` mm each.
         phases: of these frames.
         features: of the shapes at end diastole ``(N, 4)``, see ``adaptation``.
+        ejection: LVEF and RVEF over the frames ``(N, 2)``.
         factors: of the subjects, any missing.
     """
 
@@ -53,6 +57,7 @@ class CohortCodes:
     leftover: tuple[Array, ...]
     phases: tuple[Array, ...]
     features: Array
+    ejection: Array
     factors: tuple[Factors, ...]
 
     def of(self, chosen: Listing[int]) -> CohortCodes:
@@ -61,7 +66,9 @@ class CohortCodes:
         leftover, phases, factors = (
             tuple(values[k] for k in rows) for values in (self.leftover, self.phases, self.factors)
         )
-        return CohortCodes(self.scores[rows], leftover, phases, self.features[rows], factors)
+        return CohortCodes(
+            self.scores[rows], leftover, phases, self.features[rows], self.ejection[rows], factors
+        )  # fmt: skip
 
 
 def encode_cohort(
@@ -95,7 +102,7 @@ def cohort_codes(
     decoder, typical = model.decoder, typical_scores(model)
     prior = model.prior(encode_condition(Factors())).covariance.numpy()
     beats = slice(decoder.modes.ed_size, None)
-    scores, leftover, times, features = [], [], [], []
+    scores, leftover, times, features, ejection = [], [], [], [], []
     for heart, known in zip(hearts, factors, strict=True):
         later = np.mod(heart.phases, 1.0) != 0
         phases, motion = heart.phases[later], heart.motion.flatten(1).double().numpy()[later]
@@ -107,9 +114,25 @@ def cohort_codes(
         leftover.append(motion - shown.reshape(motion.shape))
         times.append(phases)
         features.append(ed_features(decoder, heart, known))
+        meshes = heart.pose.to_heart(heart.meshes(decoder))
+        ejection.append(ejection_fractions(meshes, decoder.template.topology, heart.ed_frame))
 
-    return CohortCodes(np.stack(scores), tuple(leftover), tuple(times), np.stack(features),
-                       tuple(factors))  # fmt: skip
+    return CohortCodes(
+        np.stack(scores), tuple(leftover), tuple(times), np.stack(features), np.stack(ejection),
+        tuple(factors),
+    )  # fmt: skip
+
+
+def ejection_fractions(meshes: Array, topology: Topology, ed: int = 0) -> Array:
+    """Return LVEF and RVEF ``(2,)`` of the meshes of a cycle ``(T, V, 3)``.
+
+    End systole is the frame with the least left volume.
+    """
+    volumes = mesh_volumes(meshes, topology)
+    es = int(np.argmin(volumes[Structure.LV]))
+    chambers = (volumes[Structure.LV], volumes[Structure.RV])
+
+    return np.array([1.0 - v[es] / v[ed] for v in chambers])
 
 
 def ed_scores(decoder: VelocityDecoder, heart: EncodedHeart) -> Array:
@@ -150,7 +173,7 @@ def adapt(model: DeformationModel, codes: CohortCodes) -> DeformationModel:
     model, scores = _with_cohort_modes(model, codes)
     expected = np.stack([model.prior(encode_condition(f)).mean.numpy() for f in codes.factors])
     modes = model.decoder.modes
-    motion = MotionGivenShape.fit(codes.features, scores[:, modes.ed_size :], modes.motion_scale)
+    motion = MotionGivenShape.fit(codes.features, scores[:, modes.ed_size :], codes.ejection)
 
     return DeformationModel(
         model.decoder, _adapted(model.latents, scores - expected), model.phenotypes,

@@ -44,6 +44,11 @@ class EncodedHeart:
     motion: Tensor
     phases: Array
 
+    @property
+    def ed_frame(self) -> int:
+        """Number of the frame at end diastole."""
+        return int(np.flatnonzero(np.mod(self.phases, 1.0) == 0)[0])
+
     def meshes(self, decoder: VelocityDecoder) -> Array:
         """Return the meshes of the frames ``(T, V, 3)`` in the patient's world, mm."""
         template = decoder.template

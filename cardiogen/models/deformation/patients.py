@@ -12,7 +12,13 @@ from torch import Tensor
 
 from cardiogen.data.factors import Factors
 from cardiogen.data.sequence import Sequence
-from cardiogen.models.deformation.cohort import ed_features, ed_scores, typical_scores
+from cardiogen.models.deformation.adaptation import logit
+from cardiogen.models.deformation.cohort import (
+    ed_features,
+    ed_scores,
+    ejection_fractions,
+    typical_scores,
+)
 from cardiogen.models.deformation.decoder import VelocityDecoder
 from cardiogen.models.deformation.encoding import EncodedHeart, HeartEncoder, has_end_diastole
 from cardiogen.models.deformation.individual import own_modes, seen_motion
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+_EJECTION_STEPS, _DIFFERENCE, _RIDGE = 2, 0.05, 1e-4
 _SURE = 1e-3  # standard deviation of the scores of an encoded end diastole
 
 
@@ -51,14 +58,16 @@ def encoded_posterior(
 ) -> Posterior:
     """Return the latents of an encoded heart; see :func:`patient_posterior`."""
     decoder = model.decoder
-    mean, covariance = model.cohort.given(ed_features(decoder, heart, _body(condition)))
+    features = ed_features(decoder, heart, _body(condition))
+    mean, covariance = model.cohort.given(features)
+    shape = ed_scores(decoder, heart)
+    mean = _ejecting(model, heart, shape, mean, covariance, model.cohort.logits_given(features))
     later = np.mod(heart.phases, 1.0) != 0
     motion = heart.motion.flatten(1).double().numpy()[later]
     if later.any():
         mean, covariance = seen_motion(
             decoder.modes, heart.phases[later], motion, mean, covariance
         )
-    shape = ed_scores(decoder, heart)
     root = np.linalg.cholesky(covariance + _SURE**2 * np.eye(len(mean)))
     factor = np.zeros((len(shape) + len(mean),) * 2)
     factor[: len(shape), : len(shape)] = _SURE * np.eye(len(shape))
@@ -70,6 +79,43 @@ def encoded_posterior(
     )  # fmt: skip
 
     return Posterior(latents, heart.pose, own=own_model(model, scores, heart))
+
+
+def _ejecting(
+    model: DeformationModel,
+    heart: EncodedHeart,
+    shape: Array,
+    mean: Array,
+    covariance: Array,
+    logits: Array,
+) -> Array:
+    """Move mean motion scores the least, as their covariance measures it, to wanted EFs.
+
+    Args:
+        model: adapted model.
+        heart: gives the shape that ejects.
+        shape: its scores ``(R1,)``.
+        mean, covariance: of the motion scores.
+        logits: of LVEF and RVEF ``(2,)``.
+    """
+    still = replace(heart, motion=0 * heart.motion[:1], phases=np.zeros(1))
+    own = own_model(model, np.concatenate([shape, mean]), still)
+    systole = own.end_systole(torch.from_numpy(np.concatenate([shape, mean])))
+    for _ in range(_EJECTION_STEPS):
+        steps = np.concatenate([np.zeros((1, len(mean))), _DIFFERENCE * np.eye(len(mean))])
+        hearts = np.concatenate([np.tile(shape, (len(steps), 1)), mean + steps], axis=1)
+        with torch.no_grad():
+            meshes = own.decoder.meshes(torch.from_numpy(hearts).float(), [0.0, systole])
+        found = np.stack(
+            [logit(ejection_fractions(m, model.topology)) for m in meshes.double().numpy()]
+        )
+        slopes = (found[1:] - found[0]).T / _DIFFERENCE
+        shared = covariance @ slopes.T
+        mean = mean + shared @ np.linalg.solve(
+            slopes @ shared + _RIDGE * np.eye(2), logits - found[0]
+        )
+
+    return mean
 
 
 def with_own_modes(model: DeformationModel, observed: Sequence, found: Posterior) -> Posterior:

@@ -156,21 +156,24 @@ class TestMotionGivenShape:
 
         features, fresh = rng.normal(size=(60, 4)), rng.normal(size=(300, 4))
         noise = 0.2
+        ejection = 1 / (1 + np.exp(-np.concatenate([law(features), law(fresh)])))
         process = MotionGivenShape.fit(
-            features, law(features) + noise * rng.normal(size=(60, 2)), np.ones(2)
+            features, law(features) + noise * rng.normal(size=(60, 2)), ejection[:60]
         )
         truth = law(fresh) + noise * rng.normal(size=(300, 2))
         means, spreads = zip(*(process.given(row) for row in fresh), strict=True)
         error = truth - np.stack(means)
         spread = np.sqrt([np.diag(c) for c in spreads])
         assert (error**2).mean() < 0.35 * truth.var(axis=0).mean()
+        logits = np.stack([process.logits_given(row) for row in fresh])
+        assert ((logits - law(fresh)) ** 2).mean() < 0.3 * law(fresh).var(axis=0).mean()
         inside = (np.abs(error) < 1.645 * spread).mean()
         assert 0.84 < inside < 0.97
 
     def test_far_from_all_subjects_it_returns_to_the_mean(self):
         rng = np.random.default_rng(2)
         process = MotionGivenShape.fit(
-            rng.normal(size=(9, 4)), rng.normal(size=(9, 3)), np.ones(3)
+            rng.normal(size=(9, 4)), rng.normal(size=(9, 3)), rng.uniform(0.2, 0.7, size=(9, 2))
         )
         mean, _ = process.given(np.full(4, 1e3))
         np.testing.assert_allclose(mean, process.cohort_mean)
@@ -184,7 +187,7 @@ def some_codes(
     return CohortCodes(
         scores, tuple(rng.normal(size=(count, 1, size))),
         tuple(rng.uniform(0.3, 0.5, size=(count, 1))), rng.normal(size=(count, 4)),
-        (Factors(),) * count,
+        rng.uniform(0.3, 0.7, size=(count, 2)), (Factors(),) * count,
     )  # fmt: skip
 
 
