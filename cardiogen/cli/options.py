@@ -19,7 +19,9 @@ LabelMap = Annotated[str, typer.Option(help="Codes of label files: ukbb, acdc or
 AnyLabelMap = Annotated[
     str | None, typer.Option("--label-map", help="Codes of label files: ukbb, acdc or mnms.")
 ]
-Model = Annotated[Path | None, typer.Option(help="Model bundle; default: the one shipped.")]
+Model = Annotated[
+    Path | None, typer.Option(help="Bundle, or deformation, which is shipped; default: linear.")
+]
 Formats = Annotated[str, typer.Option("--format", help="Some of nifti,vtp,stl,glb,png,csv; all.")]
 Space = Annotated[Literal["ras", "lps"], typer.Option(help="Axes of the mesh files.")]
 Prefer = Annotated[

@@ -66,9 +66,24 @@ class Bundle:
     tensors: Mapping[str, Array]
 
 
+SHIPPED = ("default", "deformation")
+
+
 def default_bundle_path() -> Path:
-    """Return the folder of the bundle inside the package."""
-    return Path(str(files("cardiogen.models") / "bundles" / "default"))
+    """Return the folder of the bundle that is used if none is named."""
+    return _shipped("default")
+
+
+def find_bundle(path: str | Path | None) -> Path:
+    """Return the folder of a bundle: a bare name that is no file here is a shipped one's."""
+    if path is None:
+        return default_bundle_path()
+    path = Path(path)
+    return _shipped(path.name) if str(path) in SHIPPED and not path.exists() else path
+
+
+def _shipped(name: str) -> Path:
+    return Path(str(files("cardiogen.models") / "bundles" / name))
 
 
 def write_bundle(

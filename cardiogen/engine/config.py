@@ -43,7 +43,7 @@ class DeformationTraining(Training):
     model: Literal["deformation"] = "deformation"
     cohort: str = Field(default="population", description="or a folder of label maps")
     n: int = Field(default=2000, ge=1, le=1_000_000, description="training hearts, at most")
-    base: str | None = Field(default=None, description="bundle to adapt; the shipped one if none")
+    base: str = Field(default="deformation", description="bundle that a folder adapts")
     ed_modes: int = Field(default=96, ge=1, le=2000, description="scores of end diastole")
     fields: int = Field(default=64, ge=1, le=2000, description="spatial fields of motion")
     motion_modes: int = Field(default=64, ge=1, le=2000, description="scores of motion")

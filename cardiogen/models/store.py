@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cardiogen import __version__
 from cardiogen.base import CardiogenError
-from cardiogen.engine.bundle import Array, Bundle, default_bundle_path, read_bundle, write_bundle
+from cardiogen.engine.bundle import Array, Bundle, find_bundle, read_bundle, write_bundle
 from cardiogen.models.deformation.model import DeformationModel, is_adapted
 from cardiogen.models.linear import LinearModel, LinearWeights
 from cardiogen.models.protocol import (
@@ -191,13 +191,13 @@ _LABEL_KINDS = ("volume", "sequence")
 
 
 def load_model(path: str | Path | None = None) -> LoadedModel:
-    """Load a model from a bundle; without ``path``, the one inside the package.
+    """Load a model from a bundle, or a shipped one: ``default`` or ``deformation``.
 
     Raises:
         CardiogenError: see ``engine.read_bundle``; M04 if template or conditions differ, or if the
             weights describe no heart.
     """
-    bundle = read_bundle(default_bundle_path() if path is None else path)
+    bundle = read_bundle(find_bundle(path))
     description = bundle.description
     template = "" if description.kind in _LABEL_KINDS else template_sha256()
     if description.template_sha256 != template:

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save
 
 from cardiogen.base import CardiogenError
-from cardiogen.engine import default_bundle_path, read_bundle, write_bundle
+from cardiogen.engine import default_bundle_path, find_bundle, read_bundle, write_bundle
 
 FILES = ("model.safetensors", "model.json", "card.md")
 DESCRIPTION = {
@@ -87,6 +87,16 @@ def test_default_bundle_is_small_and_sound():
     path = default_bundle_path()
     assert read_bundle(path).description.kind == "linear"
     assert sum((path / name).stat().st_size for name in FILES) < 5 << 20
+
+
+def test_shipped_bundles_go_by_their_names(bundle, monkeypatch):
+    path = find_bundle("deformation")
+    assert read_bundle(path).description.kind == "deformation"
+    assert sum((path / name).stat().st_size for name in FILES) < 8 << 20
+    assert find_bundle(None) == find_bundle("default") == default_bundle_path()
+    monkeypatch.chdir(bundle.parent)
+    bundle.rename("deformation")
+    assert read_bundle(find_bundle("deformation")).description.name == "tiny"
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -55,7 +55,8 @@ def test_fewer_than_five_subjects_are_refused(real_data, base, tmp_path):
 
 
 def test_other_models_are_not_adapted(tmp_path):
+    options = {"model": "deformation", "cohort": str(tmp_path), "base": "default"}
     with pytest.raises(CardiogenError, match="model of the kind 'linear'"):
-        train(tmp_path / "b", model="deformation", cohort=str(tmp_path))
+        train(tmp_path / "b", **options)
     with pytest.raises(CardiogenError, match="cohort"):
         train(tmp_path / "b", model="linear", cohort=str(tmp_path))
