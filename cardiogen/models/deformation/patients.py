@@ -68,7 +68,9 @@ def encoded_posterior(
         mean, covariance = seen_motion(
             decoder.modes, heart.phases[later], motion, mean, covariance
         )
-    root = np.linalg.cholesky(covariance + _SURE**2 * np.eye(len(mean)))
+    # As many directions as subjects: a covariance without a Cholesky factor.
+    values, vectors = np.linalg.eigh(covariance)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
     factor = np.zeros((len(shape) + len(mean),) * 2)
     factor[: len(shape), : len(shape)] = _SURE * np.eye(len(shape))
     factor[len(shape) :, len(shape) :] = root
