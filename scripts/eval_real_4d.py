@@ -30,7 +30,7 @@ def main() -> None:
     """Run on the human cine."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder of the real data, e.g. ../shared/data")
-    parser.add_argument("--model", type=Path, help="bundle of a deformation model")
+    parser.add_argument("--model", default="deformation", help="bundle; default: the shipped one")
     options = parser.parse_args()
     case = human_cine(options.data)
     tracked = track(case.sequence, case.labels).sequence
