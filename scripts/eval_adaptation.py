@@ -128,9 +128,7 @@ def main() -> None:
     """Run on a cohort with ED and ES label maps."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cohort", type=Path, help="folder, e.g. ../shared/data/acdc_dev25")
-    parser.add_argument(
-        "--model", type=Path, help="bundle of a deformation model; default: shipped"
-    )
+    parser.add_argument("--model", default="deformation", help="bundle; default: the shipped one")
     parser.add_argument("--every", type=int, default=1, help="take every k-th patient")
     parser.add_argument("--samples", type=int, default=60, help="draws for the intervals")
     parser.add_argument("--by-group", action="store_true", help="adapt to the patient's group")
