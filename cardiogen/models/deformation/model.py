@@ -1,8 +1,8 @@
 """The deformation model: hearts as deformations of a template by smooth velocities.
 
 Latents are the scores of ``modes``; ``p(z | factors)`` is ``models.conditional``. Every latent
-decodes to a heart at any phases, and its cycle closes exactly. An exponential would fold only where
-a velocity is too steep for its lattice; ``codes`` keeps velocities smooth enough.
+decodes to a heart at any phases, and its cycle closes exactly. An exponential would fold only
+where a velocity is too steep for its lattice; ``codes`` keeps velocities smooth enough.
 """
 
 from __future__ import annotations
