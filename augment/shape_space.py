@@ -33,6 +33,7 @@ from augment.transforms.base import (
 from augment.transforms.morph import calmed, steepest_slope
 from cardiogen.data.grid import Grid
 from cardiogen.data.labels import Structure
+from cardiogen.measure import rv_insertions
 from cardiogen.measure.frame import lv_frame
 from cardiogen.ops import check_shape, exponentiate, gaussian, identity_coords, push, sample
 from cardiogen.population.pose import Pose
@@ -41,6 +42,8 @@ from cardiogen.population.pose import Pose
 # ``lambda z: model.decode(z, [0.0])[0]``.
 Decoder = Callable[[Tensor], NDArray[np.float64]]
 
+# From x to the middle of the septum, rad: mean of 24 population hearts at ED and ES, SD 5 degrees.
+_SEPTUM = np.radians(5.6)
 # Rounds in which what smoothing took from the vertices is given back.
 _ROUNDS = 12
 # Below this share of the densest vertices a velocity fades out.
@@ -207,8 +210,10 @@ def voxel_to_heart(
 ) -> NDArray[np.float64]:
     """Return the matrix from voxels to the heart frame of a label map, ``(4, 4)``, mm.
 
-    The long axis is that of the left ventricle; x points to the centroid of the right one. For the
-    slice d of a stack, multiply by a shift of d: ``matrix @ translation(d, 0, 0)``.
+    The long axis is that of the left ventricle. About it the frame follows the middle of the
+    septum, from insertion to insertion of the right ventricle in the middle third, which the
+    template has 5.6 degrees in front of x. For the slice d of a stack, multiply by a shift of d:
+    ``matrix @ translation(d, 0, 0)``.
 
     Args:
         labels: structures ``(D, H, W)``.
@@ -216,15 +221,18 @@ def voxel_to_heart(
         mirrored: the header's world shows the heart as in a mirror.
 
     Raises:
-        CardiogenError: L60 or L61 if the left ventricle cannot be recognized.
+        CardiogenError: L60 or L61 if the left ventricle cannot be recognized, L62 if the right one
+            does not touch it.
         ValueError: if there is no right ventricle.
     """
     if not (labels == Structure.RV).any():
         raise ValueError("labels must hold a right ventricle, which says where x points; got none")
     frame = lv_frame(labels, grid)
-    right = grid.to_world(np.argwhere(labels == Structure.RV)).mean(axis=0)
+    found = rv_insertions(labels, grid, frame, orientation="mirrored" if mirrored else "trusted")
+    angle = np.mean(found.mid) - _SEPTUM
+    right = np.cos(angle) * found.septal + np.sin(angle) * found.anterior
     origin = frame.center + frame.base * (frame.axis + frame.drift)
-    pose = Pose.from_directions(frame.axis, right - frame.center, origin, mirrored=mirrored)
+    pose = Pose.from_directions(frame.axis, right, origin, mirrored=mirrored)
     to_heart = np.eye(4)
     to_heart[:3, :3] = pose.axes.T
     to_heart[:3, 3] = -pose.axes.T @ pose.origin

@@ -13,72 +13,34 @@ from __future__ import annotations
 import argparse
 import csv
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from cardiogen.base import keyed_seed
 from cardiogen.data.factors import Factors
+from cardiogen.evaluate.score import deviations, diseased
 from cardiogen.measure.distribution import (
     auroc,
     bootstrap,
     conformal_p_values,
     false_positive_rate,
 )
-from cardiogen.measure.volumes import MYOCARDIAL_DENSITY
-from cardiogen.models.normative import (
-    PARTS,
-    LatentParts,
-    Setting,
-    expected_deviations,
-    latent_parts,
-    observe,
-    score_posterior,
-)
+from cardiogen.models.normative import PARTS, LatentParts, latent_parts
 from cardiogen.models.protocol import AnatomyModel, encode_condition
 from cardiogen.models.store import load_model
-from cardiogen.population import (
-    COORDINATES,
-    PopulationHeart,
-    heart_vertices,
-    sample_heart,
-    short_axis_grid,
-)
+from cardiogen.population import PopulationHeart, sample_heart
 
 KINDS = ("reference", "healthy", "dcm", "hcm", "rv")
 COLUMNS = ("kind", "index", "total", *PARTS, "p_model", *(f"p_model_{part}" for part in PARTS))
-
-
-def diseased(heart: PopulationHeart, kind: str) -> PopulationHeart:
-    """Return the heart with the phenotypes of a disease; healthy kinds stay as they are."""
-    p = heart.phenotypes
-    if kind == "dcm":
-        p = replace(p, lvedv=1.35 * p.lvedv, lvesv=0.6 * 1.35 * p.lvedv, lvm=1.15 * p.lvm)
-    elif kind == "hcm":
-        p = replace(p, lvedv=0.95 * p.lvedv, lvesv=0.95 * p.lvesv, lvm=1.35 * p.lvm)
-    elif kind == "rv":
-        p = replace(p, rvedv=1.3 * p.rvedv, rvesv=p.rvesv + 0.3 * p.rvedv)
-    ed = heart.ed.copy()
-    ed[COORDINATES["log_volume"]] = np.log([p.lvedv, p.lvm / MYOCARDIAL_DENSITY, p.rvedv])
-    # A dilated ventricle is longer too, as larger healthy ones are.
-    ed[COORDINATES["log_focal"]] += 0.36 * np.log(p.lvedv / heart.phenotypes.lvedv)
-    return replace(heart, phenotypes=p, ed=ed)
 
 
 def score(
     model: AnatomyModel, parts: LatentParts, heart: PopulationHeart, phases: list[float]
 ) -> list[float]:
     """Return the deviations of one heart and their p-values as the model expects them."""
-    inside = heart_vertices(heart.coordinates(phases))
-    grid = short_axis_grid(heart.pose.to_world(inside), heart.pose, (8.0, 1.5, 1.5))
-    setting = Setting(factors=heart.factors, grid=grid, pose=heart.pose, phases=np.array(phases))
-    condition = encode_condition(heart.factors)
-    posterior = model.posterior(observe(heart, setting), condition, healthy=True)
-    found = score_posterior(model, posterior, condition, parts)
-    expected = expected_deviations(model, posterior, condition, parts, draws=999, seed=0)
-    p = [float(conformal_p_values([x], e)[0]) for x, e in zip(found, expected.T, strict=True)]
-    return [*found.tolist(), *p]
+    found, p = deviations(model, parts, heart, phases)
+    return [*found.tolist(), *p.tolist()]
 
 
 def fit(table: Path, kind: str, count: int, seconds: float, bundle: Path | None) -> None:

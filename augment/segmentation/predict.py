@@ -101,17 +101,33 @@ def restore(
 def largest_pieces(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return labels with the largest connected piece of every structure, the rest background.
 
-    Voxels are neighbors within a slice or across slices by their faces.
+    Voxels are neighbors within a slice or across slices by their faces. Only what lies by the
+    left ventricle counts: fat may shine like a right ventricle and be larger.
     """
     from scipy.ndimage import label
 
-    kept = np.zeros_like(labels)
+    kept, heart = np.zeros_like(labels), _heart(labels)
     for structure in (Structure.LV, Structure.MYO, Structure.RV):
-        pieces, count = label(labels == structure)
+        pieces, count = label((labels == structure) & heart)
         if count:
             largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
             kept[pieces == largest] = structure
     return kept
+
+
+def _heart(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return the piece of all structures together that holds most of the left ventricle.
+
+    Gaps of four pixels in a slice part nothing. Without a left ventricle it is everything.
+    """
+    from scipy.ndimage import binary_dilation, label
+
+    left = labels == Structure.LV
+    if not left.any():
+        return labels > 0
+    in_plane = np.ones((1, 3, 3), dtype=bool)
+    pieces, _ = label(binary_dilation(labels > 0, in_plane, iterations=2))
+    return pieces == np.argmax(np.bincount(pieces[left]))
 
 
 def _starts(length: int, size: int, overlap: float) -> list[int]:

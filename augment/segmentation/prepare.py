@@ -197,7 +197,7 @@ def _to_heart(labels: NDArray[np.uint8], grid: Grid, target: Grid, *, mirrored: 
     try:
         matrix = voxel_to_heart(labels, grid, mirrored=mirrored)
     except CardiogenError as error:
-        if error.code not in ("L60", "L61"):
+        if error.code not in ("L60", "L61", "L62"):
             raise
         return _unknown()
     return torch.from_numpy(matrix @ grid.inverse @ target.affine)

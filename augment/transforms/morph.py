@@ -23,6 +23,9 @@ _FIRST_STEP = 1 / 8
 _PEAK = 4.0
 # Voxels between control points on which exponentials are taken.
 _PER_CONTROL = 24
+# Fewest voxels between control points: fields are interpolated linearly between voxels, and waves
+# much shorter than this would cost an inverse more than a twentieth of a voxel.
+_FEWEST_VOXELS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,8 @@ class Morph(Geometric):
 
     Attributes:
         rms_mm: root mean square of the length of the velocity over the image.
-        control_mm: distance between control points.
+        control_mm: distance between control points; along an axis with fewer than ten voxels in
+            it, such as slices 8 mm apart, they lie ten voxels apart.
         steepest: largest slope of a component of the velocity along an axis, mm per mm.
     """
 
@@ -116,8 +120,7 @@ class Morph(Geometric):
         return replace(lattice, shape=tuple(shape), spacing=tuple(spacing))
 
     def _steps(self, lattice: Lattice) -> tuple[float, ...]:
-        # Slices may lie further apart than control points: then each has its own.
-        return tuple(max(self.control_mm, step) for step in lattice.spacing)
+        return tuple(max(self.control_mm, _FEWEST_VOXELS * step) for step in lattice.spacing)
 
     def _squarings(self, lattice: Lattice) -> int:
         """Return a number that depends on no tensor, so that a GPU need not be waited for."""

@@ -265,6 +265,9 @@ def evaluate_command(
         int | None, typer.Option("-n", "--n", help="Held-out hearts instead of those of --size.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same report.")] = 0,
+    beside: Annotated[
+        list[Path] | None, typer.Option(help="One more bundle for the same tables; may repeat.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -273,8 +276,9 @@ def evaluate_command(
     from cardiogen.cli.evaluate import evaluate
 
     folder = evaluate(
-        bundle, out=out, cohort=cohort, size=size, n=n, seed=seed, overwrite=overwrite
-    )
+        bundle, out=out, cohort=cohort, size=size, n=n, seed=seed, beside=beside or (),
+        overwrite=overwrite,
+    )  # fmt: skip
     counts = json.loads((folder / "report.json").read_text(encoding="utf-8"))["verdicts"]
     lines = [
         f"{name}: " + ", ".join(f"{count} {word}" for word, count in found.items())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cardiogen.base import atomic_folder
 from cardiogen.base.files import check_replaceable
 from cardiogen.cli.requests import check_apart, check_count, check_seed, usage_error
+
+if TYPE_CHECKING:
+    from cardiogen.models.store import LoadedModel
 
 SizeName = Literal["small", "full"]
 _MOST_HEARTS = 10_000
@@ -23,17 +27,20 @@ def evaluate(
     size: SizeName = "small",
     n: int | None = None,
     seed: int = 0,
+    beside: Iterable[str | Path] = (),
     overwrite: bool = False,
 ) -> Path:
-    """Evaluate a bundle beside the shipped linear model and simple baselines.
+    """Evaluate a bundle beside the shipped linear model, other bundles and simple baselines.
 
     Args:
         bundle: bundle folder; by default the one inside the package.
-        out: folder to make: ``report.json`` with everything, ``report.md``, CSV and PNG files.
+        out: folder to make: ``report.json`` with everything, ``report.html``, ``report.md``, CSV
+            and PNG files.
         cohort: ``population``, or a folder of patients with label maps at ED and ES.
         size: ``small`` takes minutes, ``full`` hours.
         n: held-out hearts (or patients) instead of those of ``size``.
         seed: same seed, same report.
+        beside: more bundles, for the same tables.
         overwrite: whether ``out`` may be replaced.
 
     Returns:
@@ -58,23 +65,21 @@ def evaluate(
     folder = Path(out)
     # Before the work, not after it.
     check_replaceable(folder, overwrite)
-    inputs = [] if bundle is None else [bundle]
+    others = list(beside)
+    inputs = [*([] if bundle is None else [bundle]), *others]
     check_apart(folder, [*inputs, *([] if cohort == POPULATION else [cohort])])
     judged, shipped = load_model(bundle), load_model(None)
-    name = judged.facts["name"]
-    loaded = {f"{name} (bundle)" if name in _TAKEN else name: judged}
-    if judged.facts["weights_sha256"] != shipped.facts["weights_sha256"]:
-        baseline = shipped.facts["name"]
-        loaded[f"{baseline} (shipped)" if baseline in loaded else baseline] = shipped
+    loaded = _named([judged, *(load_model(other) for other in others)], shipped)
+    baseline = next(reversed(loaded))
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         evaluation = evaluate_models(
             {name: each.model for name, each in loaded.items()}, wanted, seed=seed,
-            cohort=str(cohort),
+            cohort=str(cohort), baseline=baseline,
             training={k: each.bundle.description.training_data for k, each in loaded.items()},
         )  # fmt: skip
         provenance = {
             "model": judged.facts,
-            "baseline": shipped.facts,
+            "models": {name: each.facts for name, each in loaded.items()},
             "training_data": judged.bundle.description.training_data,
             "cohort": POPULATION if cohort == POPULATION else Path(cohort).name,
             "seed": seed,
@@ -82,3 +87,18 @@ def evaluate(
         }
         write_report(temporary, evaluation, provenance)
     return folder
+
+
+def _named(judged: Iterable[LoadedModel], shipped: LoadedModel) -> dict[str, LoadedModel]:
+    """Return models under names of their own, none twice, the shipped one last."""
+    named: dict[str, LoadedModel] = {}
+    seen = {shipped.facts["weights_sha256"]}
+    for each in judged:
+        if each.facts["weights_sha256"] in seen:
+            continue
+        seen.add(each.facts["weights_sha256"])
+        name = each.facts["name"]
+        name = f"{name} (bundle)" if name in _TAKEN else name
+        named[f"{name} ({len(named) + 1})" if name in named else name] = each
+    name = shipped.facts["name"]
+    return named | {f"{name} (shipped)" if name in named else name: shipped}

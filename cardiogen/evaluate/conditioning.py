@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 
 from cardiogen.base import keyed_rng, progress
 from cardiogen.data.factors import Factors
+from cardiogen.evaluate.contests import Contest, mean_of
+from cardiogen.evaluate.ends import MEASURES
 from cardiogen.evaluate.hearts import (
     FACTORS,
-    MEASURES,
     Hearts,
-    measures_of,
     model_ends,
     without,
 )
 from cardiogen.evaluate.lines import Array, Band, Line, Result, estimated, missing
 from cardiogen.evaluate.settings import DRAWS, Size
 from cardiogen.measure.distribution import (
+    LEVELS,
     Coverage,
     Estimate,
     bootstrap,
@@ -34,7 +35,7 @@ from cardiogen.measure.distribution import (
     regress,
     share_interval,
 )
-from cardiogen.models.protocol import AnatomyModel, encode_condition
+from cardiogen.models.protocol import AnyModel, encode_condition
 from cardiogen.population.phenotypes import Phenotypes, sample_phenotypes
 
 # What is unknown in each round of intervals.
@@ -49,33 +50,81 @@ def conditioning(
     truth: Hearts,
     factors: Sequence[Factors],
     methods: Mapping[str, Hearts],
-    models: Mapping[str, AnatomyModel],
+    models: Mapping[str, AnyModel],
     size: Size,
     *,
     seed: int,
 ) -> Result:
     """Return coverage of conditional intervals, and slopes and R2 against held-out hearts."""
     lines: list[Line] = []
-    observed = {}
+    observed, errors, hits = {}, {}, {}
     real = truth.phenotypes[: size.calibration]
     asked = factors[: size.calibration]
+    spread = truth.phenotypes.std(axis=0)
     for name, model in models.items():
-        for absent in ABSENT:
-            samples = _samples(model, [without(f, absent) for f in asked], seed)
+        rounds = [_samples(model, [without(f, absent) for f in asked], seed) for absent in ABSENT]
+        for absent, samples in zip(ABSENT, rounds, strict=True):
             found, pooled = _coverage(samples, real, name, absent, size, seed)
             lines += found
             if absent is None and pooled is not None:
                 observed[name] = pooled
+        errors[name] = np.mean([crps(s, real) / spread for s in rounds], axis=0).mean(axis=1)
+        hits[name] = np.hstack([_shares(s, real) for s in rounds])
     found, pooled = _coverage(_true_samples(asked, seed), real, "real", None, size, seed)
     lines += found
     observed["real"] = pooled
+    conditions = np.stack([encode_condition(f).numpy() for f in factors])
+    pairs = {n: np.hstack([conditions, truth.phenotypes, h.phenotypes])
+             for n, h in methods.items()}  # fmt: skip
     for name, hearts in methods.items():
         lines += _dependence(truth, factors, hearts, name, size, seed)
+    contests = (
+        Contest("conditioning", "CRPS of phenotypes", "SD", errors, mean_of),
+        Contest("conditioning", "|coverage - nominal|", "share", hits, coverage_error),
+        Contest("conditioning", "|R2 - real R2|", "1", pairs, r2_error),
+    )
 
-    return Result(tuple(lines), arrays={"coverage": observed})
+    return Result(tuple(lines), arrays={"coverage": observed}, contests=contests)
 
 
-def _samples(model: AnatomyModel, asked: Sequence[Factors], seed: int) -> Array:
+def crps(samples: Array, real: Array) -> Array:
+    """Return the continuous ranked probability score ``(N, P)`` of draws ``(N, S, P)``.
+
+    ``E|X - y| - E|X - X'| / 2``, without bias for any S (X and X' are different draws): least
+    where draws lie near the truth and spread as it does (Gneiting and Raftery, JASA 2007, 4.2).
+    """
+    near = np.abs(samples - real[:, None]).mean(axis=1)
+    count = samples.shape[1]
+    # Sum over ordered pairs of |x_i - x_j|, by ranks.
+    weights = 2 * np.arange(count) - count + 1
+    apart = 2 * (np.sort(samples, axis=1) * weights[:, None]).sum(axis=1)
+    return near - apart / (count * (count - 1)) / 2
+
+
+def _shares(samples: Array, real: Array) -> Array:
+    """Return how many of a subject's phenotypes lie in its intervals, as shares ``(N, L)``."""
+    found = np.full((len(real), len(LEVELS)), np.nan)
+    made = np.isfinite(samples.reshape(len(samples), -1)).all(axis=1)
+    if made.any():
+        found[made] = interval_coverage(samples[made], real[made]).hits.mean(axis=2)
+    return found
+
+
+def coverage_error(shares: Array) -> float:
+    """Return the mean over levels and rounds of ``|pooled coverage - level|``, ``(N, R L)``."""
+    rounds = shares.shape[1] // len(LEVELS)
+    return float(np.abs(shares.mean(axis=0) - np.tile(LEVELS, rounds)).mean())
+
+
+def r2_error(rows: Array) -> float:
+    """Return the mean over phenotypes of ``|R2 - real R2|``; NaN where the rows do not tell."""
+    c, real, made = np.split(rows, [len(FACTORS), len(FACTORS) + len(MEASURES)], axis=1)
+    if len(np.unique(c[:, 0])) < _LEAST or np.ptp(c[:, 1]) == 0:
+        return float("nan")
+    return float(np.abs(_adjusted(c, made) - _adjusted(c, real)).mean())
+
+
+def _samples(model: AnyModel, asked: Sequence[Factors], seed: int) -> Array:
     """Return draws of the measures ``(N, S, P)``; NaN where a draw is no heart."""
     samples = np.full((len(asked), DRAWS, len(MEASURES)), np.nan)
     for row, given in enumerate(progress(asked, "drawing intervals")):
@@ -83,7 +132,7 @@ def _samples(model: AnatomyModel, asked: Sequence[Factors], seed: int) -> Array:
         for k in range(DRAWS):
             ends = model_ends(model, prior, seed, "interval", row * DRAWS + k)
             if ends is not None:
-                samples[row, k] = measures_of(ends, model.topology)[: len(MEASURES)]
+                samples[row, k] = ends.row[: len(MEASURES)]
     return samples
 
 

@@ -2,18 +2,21 @@
 
 Distances between samples (W1, energy, Frechet) never vanish between finite ones and their
 bootstrap lies too high: they are read against the row ``real``, other hearts of the population
-with the same factors.
+with the same factors. Of label maps phenotypes are compared, by the volumes of their voxels; their
+shapes lie on lattices of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiogen.evaluate.hearts import MEASURES, Hearts
-from cardiogen.evaluate.lines import Array, Band, Line, Result, estimated, mean_line
+from cardiogen.evaluate.contests import Contest
+from cardiogen.evaluate.ends import MEASURES
+from cardiogen.evaluate.hearts import Hearts
+from cardiogen.evaluate.lines import Array, Band, Line, Result, estimated, mean_line, missing
 from cardiogen.evaluate.settings import Size
 from cardiogen.measure.distribution import (
     Estimate,
@@ -37,6 +40,8 @@ ONE_NNA: Band = (0.45, 0.55)
 DIVERSITY: Band = (0.95, 1.05)
 _DRAWS = 20
 _PART = 0.75  # of the hearts in each paired draw
+_MODES = 8
+_TINY = 1e-9
 
 
 def generation(truth: Hearts, methods: Mapping[str, Hearts], size: Size, *, seed: int) -> Result:
@@ -51,12 +56,57 @@ def generation(truth: Hearts, methods: Mapping[str, Hearts], size: Size, *, seed
             continue
         lines += _phenotypes(truth.phenotypes[both], hearts.phenotypes[both], name, facts, size,
                              seed)  # fmt: skip
+        if hearts.ed is None:
+            reason = "label maps have no vertices that could be compared"
+            lines.append(missing("1-NNA", name, reason, of="ED", **facts))
+            continue
         for end in ("ed", "es"):
             real, made = getattr(truth, end)[both], getattr(hearts, end)[both]
             lines += _shapes(real, made, name, end.upper(), facts, size, seed)
     tables = {"held-out": truth.phenotypes} | {n: h.phenotypes for n, h in methods.items()}
 
-    return Result(tuple(lines), arrays={"phenotypes": tables})
+    return Result(
+        tuple(lines), arrays={"phenotypes": tables}, contests=tuple(_contests(truth, methods))
+    )
+
+
+def _contests(truth: Hearts, methods: Mapping[str, Hearts]) -> Iterator[Contest]:
+    """Compare tables of both samples side by side, real columns first."""
+    tables = {n: np.hstack([truth.phenotypes, h.phenotypes]) for n, h in methods.items()}
+    yield Contest("generation", "W1 of phenotypes", "SD", tables, mean_w1)
+    yield Contest("generation", "|ln SD ratio| of phenotypes", "1", tables, spread_error)
+    modes = _shape_modes(truth)
+    scored = {
+        n: np.hstack([modes(truth), modes(h)]) for n, h in methods.items() if h.ed is not None
+    }
+    yield Contest("generation", f"W1 of {_MODES} shape modes", "SD", scored, mean_w1)
+
+
+def _shape_modes(truth: Hearts) -> Callable[[Hearts], Array]:
+    """Return what projects meshes at both ends on the main modes of held-out hearts."""
+
+    def flat(hearts: Hearts) -> Array:
+        both = np.concatenate([hearts.ed, hearts.es], axis=1, dtype=np.float64)
+        return both.reshape(len(both), -1)
+
+    real = flat(truth)[truth.made]
+    mean = real.mean(axis=0)
+    modes = np.linalg.svd(real - mean, full_matrices=False)[2][:_MODES]
+
+    return lambda hearts: (flat(hearts) - mean) @ modes.T
+
+
+def mean_w1(rows: Array) -> float:
+    """Return the mean Wasserstein distance over columns, in SDs of the real ones."""
+    real, made = np.hsplit(rows, 2)
+    apart = np.abs(np.sort(real, axis=0) - np.sort(made, axis=0)).mean(axis=0)
+    return float((apart / np.maximum(real.std(axis=0), _TINY)).mean())
+
+
+def spread_error(rows: Array) -> float:
+    """Return the mean over columns of ``|ln(SD made / SD real)|``."""
+    real, made = (np.maximum(x.std(axis=0), _TINY) for x in np.hsplit(rows, 2))
+    return float(np.abs(np.log(made / real)).mean())
 
 
 def _phenotypes(

@@ -13,12 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cardiogen.base import CardiogenError, keyed_rng, keyed_seed, progress
+from cardiogen.base import keyed_rng, keyed_seed, progress
 from cardiogen.data.factors import Factors
-from cardiogen.data.labels import Structure
-from cardiogen.data.mesh import Topology
-from cardiogen.measure.volumes import mesh_volumes, phenotypes
-from cardiogen.models.protocol import AnatomyModel, LatentDistribution, encode_condition
+from cardiogen.evaluate.ends import DRIFT, MEASURES, Ends, latent_ends, measures_of
+from cardiogen.models.protocol import (
+    AnyModel,
+    LatentDistribution,
+    encode_condition,
+    gives_labels,
+)
 from cardiogen.population.anatomy import heart_vertices
 from cardiogen.population.conditions import AGE_RANGE
 from cardiogen.population.heart import PopulationHeart, sample_heart
@@ -26,10 +29,7 @@ from cardiogen.population.template import template_topology
 
 Array = NDArray[np.float64]
 
-MEASURES = ("LVEDV (mL)", "LVESV (mL)", "LVEF (%)", "LVM (g)", "RVEDV (mL)", "RVESV (mL)",
-            "RVEF (%)")  # fmt: skip
 FACTORS = ("age", "sex", "height", "weight", "sbp")
-STROKES, DRIFT = slice(7, 9), 9
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,15 +37,14 @@ class Hearts:
     """N hearts at both ends of ejection.
 
     Attributes:
-        table: the measures, left and right stroke volume (mL) and the change of the wall's volume
-            from ED to ES (share), ``(N, 10)``; a heart that could not be made is a row of NaN.
-        ed: meshes at end diastole, heart frame, mm ``(N, V, 3)`` float32.
+        table: rows of ``ends.Ends``, ``(N, 10)``; a heart that could not be made is one of NaN.
+        ed: meshes at end diastole, heart frame, mm ``(N, V, 3)`` float32; None of label maps.
         es: the same at end systole.
     """
 
     table: Array
-    ed: NDArray[np.float32]
-    es: NDArray[np.float32]
+    ed: NDArray[np.float32] | None = None
+    es: NDArray[np.float32] | None = None
 
     @cached_property
     def made(self) -> NDArray[np.bool_]:
@@ -61,16 +60,6 @@ class Hearts:
     def phenotypes(self) -> Array:
         """The measures ``(N, 7)``."""
         return self.table[:, : len(MEASURES)]
-
-
-def measures_of(ends: Array, topology: Topology) -> Array:
-    """Return the row of :class:`Hearts` of meshes at ED and ES ``(2, V, 3)``, in any frame."""
-    volumes = mesh_volumes(ends, topology)
-    row = phenotypes(volumes, ed=0, es=1)
-    wall = volumes[Structure.MYO]
-    drift = wall[1] / wall[0] - 1.0
-
-    return np.array([*(row[name] for name in (*MEASURES, "LVSV (mL)", "RVSV (mL)")), drift])
 
 
 def held_out(seed: int, purpose: str, index: int, given: Factors | None = None) -> PopulationHeart:
@@ -92,14 +81,17 @@ def ends_of(heart: PopulationHeart) -> Array:
 
 def population_hearts(hearts: Iterable[PopulationHeart], text: str) -> Hearts:
     """Return population hearts at both ends."""
-    topology = template_topology()
-    return _gathered([(ends_of(heart), topology) for heart in progress(hearts, text)])
+    made = []
+    for heart in progress(hearts, text):
+        ends = ends_of(heart)
+        made.append(Ends(measures_of(ends, template_topology()), heart.timing.systole, ends))
+    return _gathered(made, meshes=True)
 
 
 def model_ends(
-    model: AnatomyModel, prior: LatentDistribution, seed: int, purpose: str, index: int
-) -> Array | None:
-    """Return one draw at ED and ES, ``(2, V, 3)``; None where the latent is no heart.
+    model: AnyModel, prior: LatentDistribution, seed: int, purpose: str, index: int
+) -> Ends | None:
+    """Return one draw at ED and ES; None where the latent is no heart.
 
     Nothing is drawn again: what a model cannot make counts against it.
     """
@@ -107,46 +99,28 @@ def model_ends(
     return latent_ends(model, prior.sample(generator))
 
 
-def latent_ends(model: AnatomyModel, latent: torch.Tensor) -> Array | None:
-    """Return a latent at ED and ES, ``(2, V, 3)``; None where it is no heart."""
-    if not model.is_possible(latent):
-        return None
-    return model.decode(latent, [0.0, model.end_systole(latent)])
-
-
 def model_hearts(
-    model: AnatomyModel, factors: Sequence[Factors], *, seed: int, purpose: str
+    model: AnyModel, factors: Sequence[Factors], *, seed: int, purpose: str
 ) -> Hearts:
     """Return one draw of a model for each set of factors."""
     made = []
     for index, given in enumerate(progress(factors, "generating hearts")):
-        prior = model.prior(encode_condition(given))
-        made.append((model_ends(model, prior, seed, purpose, index), model.topology))
-    return _gathered(made)
+        made.append(model_ends(model, model.prior(encode_condition(given)), seed, purpose, index))
+    return _gathered(made, meshes=not gives_labels(model))
 
 
-def _gathered(made: list[tuple[Array | None, Topology]]) -> Hearts:
-    count = made[0][1].vertex_count
+def _gathered(made: Sequence[Ends | None], *, meshes: bool) -> Hearts:
     table = np.full((len(made), DRIFT + 1), np.nan)
-    ends = np.full((2, len(made), count, 3), np.nan, dtype=np.float32)
-    for row, (found, topology) in enumerate(made):
+    shape = (2, len(made), template_topology().vertex_count, 3)
+    ends = np.full(shape, np.nan, dtype=np.float32) if meshes else None
+    for row, found in enumerate(made):
         if found is not None:
-            table[row] = measures_of(found, topology)
-            ends[:, row] = found
-    return Hearts(table, ends[0], ends[1])
+            table[row] = found.row
+            if ends is not None:
+                ends[:, row] = found.vertices
+    return Hearts(table) if ends is None else Hearts(table, ends[0], ends[1])
 
 
 def without(factors: Factors, name: str | None) -> Factors:
     """Return factors of which one is unknown."""
     return factors if name is None else replace(factors, **{name: None})
-
-
-def require_meshes(model: AnatomyModel) -> None:
-    """Refuse a model whose hearts cannot be compared vertex by vertex (U12)."""
-    topology = getattr(model, "topology", None)
-    if topology is None or topology.vertex_count != template_topology().vertex_count:
-        raise CardiogenError(
-            "U12", "model", found="no meshes on the template of this cardiogen",
-            expected=f"meshes of {template_topology().vertex_count} vertices",
-            remedy="a model of meshes: linear, deformation or mesh",
-        )  # fmt: skip

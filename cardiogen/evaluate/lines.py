@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cardiogen.evaluate.contests import Contest
 from cardiogen.measure.distribution import Estimate, bootstrap
 
 Array = NDArray[np.float64]
@@ -73,11 +74,13 @@ class Result:
         lines: all numbers.
         reason: why there are none.
         arrays: what the plots draw, by name.
+        contests: numbers by which methods are held against the baseline.
     """
 
     lines: tuple[Line, ...] = ()
     reason: str | None = None
     arrays: dict[str, dict[str, Array]] = field(default_factory=dict)
+    contests: tuple[Contest, ...] = ()
 
 
 def estimated(metric: str, method: str, found: Estimate, **facts: object) -> Line:

@@ -18,7 +18,7 @@ from cardiogen.evaluate.lines import Line, Result, estimated, missing
 from cardiogen.evaluate.settings import Size
 from cardiogen.measure.distribution import memorization as signs_of
 from cardiogen.measure.distribution import vertex_distances
-from cardiogen.models.protocol import AnatomyModel
+from cardiogen.models.protocol import AnyModel, gives_labels
 from cardiogen.population.conditions import AGE_RANGE
 from cardiogen.population.heart import PopulationHeart, sample_heart
 
@@ -28,7 +28,7 @@ TrainingData = Mapping[str, Mapping[str, int | float | str]]
 
 def memorization(
     truth: Hearts,
-    models: Mapping[str, AnatomyModel],
+    models: Mapping[str, AnyModel],
     training: TrainingData,
     size: Size,
     *,
@@ -38,6 +38,10 @@ def memorization(
     lines: list[Line] = []
     fresh = [held_out(seed, "fresh", i) for i in range(size.hearts)]
     for name, model in models.items():
+        if gives_labels(model):
+            reason = "label maps have no vertices that could be compared"
+            lines.append(missing("nearest training over nearest held-out", name, reason))
+            continue
         trained = _training_hearts(training.get(name, {}), size.hearts)
         if trained is None:
             reason = "the bundle does not say which population hearts it was trained on"

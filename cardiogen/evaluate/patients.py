@@ -18,6 +18,7 @@ from cardiogen.data.factors import Factors
 from cardiogen.data.sequence import Sequence as Heart
 from cardiogen.engine.fit_template import fit_template
 from cardiogen.evaluate.completion import ejection_lines
+from cardiogen.evaluate.contests import Contest, mean_of
 from cardiogen.evaluate.lines import Line, Result, mean_line
 from cardiogen.evaluate.reconstruction import (
     PATIENTS,
@@ -82,7 +83,19 @@ def patient_completion(
     ejection = {"held-out": found["copy ED"][:, _TRUE_EF]}
     ejection |= {name: table[:, _EF] for name, table in found.items()}
 
-    return Result(tuple(lines), arrays={"ejection": ejection})
+    contests = _contests({name: found[name] for name in models})
+
+    return Result(tuple(lines), arrays={"ejection": ejection}, contests=tuple(contests))
+
+
+def _contests(found: Mapping[str, NDArray[np.float64]]) -> Iterator[Contest]:
+    dice = {n: 1.0 - t[:, _DICE].mean(axis=1) for n, t in found.items()}
+    yield Contest("completion", "1 - mean Dice at ES", "1", dice, mean_of)
+    apart = {n: t[:, _ASSD].mean(axis=1) for n, t in found.items()}
+    yield Contest("completion", "mean ASSD at ES", "mm", apart, mean_of)
+    for k, name in enumerate(("LVEF", "RVEF")):
+        errors = {n: np.abs(t[:, _EF][:, k] - t[:, _TRUE_EF][:, k]) for n, t in found.items()}
+        yield Contest("completion", f"{name} MAE", "EF points", errors, mean_of)
 
 
 def patient_reconstruction(

@@ -6,13 +6,15 @@ collapsed variance. Every heart is judged by the range of its own sex and age.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cardiogen.data.factors import Factors
-from cardiogen.evaluate.hearts import DRIFT, MEASURES, STROKES, Hearts
+from cardiogen.evaluate.contests import Contest, mean_of
+from cardiogen.evaluate.ends import DRIFT, MEASURES, STROKES
+from cardiogen.evaluate.hearts import Hearts
 from cardiogen.evaluate.lines import Array, Band, Line, Result, estimated, missing
 from cardiogen.evaluate.settings import Size
 from cardiogen.measure.distribution import bootstrap, share_interval
@@ -24,6 +26,7 @@ SPREAD: Band = (0.9, 1.1)
 ALMOST_ALL: Band = (0.95, None)
 _STROKES_APART, _MASS_DRIFT = 0.10, 0.05
 _INTERVAL_SD = 1.959964
+_LEAST = 3  # hearts of a sex
 
 
 def plausibility(
@@ -38,7 +41,45 @@ def plausibility(
             lines += _ranges(scores[members & hearts.made], sex, name, hearts, size, seed)
         lines += _physics(hearts, name)
 
-    return Result(tuple(lines))
+    return Result(tuple(lines), contests=tuple(_contests(methods, factors, women)))
+
+
+def _contests(
+    methods: Mapping[str, Hearts], factors: Sequence[Factors], women: NDArray[np.bool_]
+) -> Iterator[Contest]:
+    sex = women[:, None].astype(np.float64)
+    scores = {n: np.hstack([sex, z_scores(h.phenotypes, factors)]) for n, h in methods.items()}
+    yield Contest("plausibility", "|shift| from HHC", "SD", scores, shift_error)
+    yield Contest("plausibility", "|SD over HHC's - 1|", "1", scores, spread_error)
+    broken = {n: _broken(h) for n, h in methods.items()}
+    yield Contest("plausibility", "stroke volumes or mass that do not agree", "share", broken,
+                  mean_of)  # fmt: skip
+
+
+def _broken(hearts: Hearts) -> Array:
+    """Return whether a heart breaks either rule of physics ``(N,)``; NaN where there is none."""
+    found = np.full(len(hearts.table), np.nan)
+    table = hearts.table[hearts.made]
+    left, right = table[:, STROKES].T
+    apart = np.abs(right / left - 1) > _STROKES_APART
+    found[hearts.made] = apart | (np.abs(table[:, DRIFT]) > _MASS_DRIFT)
+    return found
+
+
+def shift_error(rows: Array) -> float:
+    """Return the mean over sexes and measures of the absolute mean of z; sex first in a row."""
+    return _by_sex(rows, lambda z: np.abs(z.mean(axis=0)))
+
+
+def spread_error(rows: Array) -> float:
+    """Return the mean over sexes and measures of how far the SD of z is from one."""
+    return _by_sex(rows, lambda z: np.abs(z.std(axis=0, ddof=1) - 1.0))
+
+
+def _by_sex(rows: Array, error: Callable[[Array], Array]) -> float:
+    parts = [rows[rows[:, 0] == sex, 1:] for sex in (0.0, 1.0)]
+    found = [error(z).mean() for z in parts if len(z) >= _LEAST]
+    return float(np.mean(found)) if found else float("nan")
 
 
 def z_scores(phenotypes: Array, factors: Sequence[Factors]) -> Array:

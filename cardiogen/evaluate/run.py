@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from cardiogen.base import CardiogenError
+from cardiogen.evaluate.ageing import ageing
 from cardiogen.evaluate.completion import completion
 from cardiogen.evaluate.conditioning import conditioning
+from cardiogen.evaluate.contests import Duel, duels
+from cardiogen.evaluate.cycles import cycles_of
+from cardiogen.evaluate.ends import require_template
 from cardiogen.evaluate.generation import generation
-from cardiogen.evaluate.hearts import (
-    held_out,
-    model_hearts,
-    population_hearts,
-    require_meshes,
-)
+from cardiogen.evaluate.hearts import held_out, model_hearts, population_hearts
 from cardiogen.evaluate.lines import Result
 from cardiogen.evaluate.memorization import TrainingData, memorization
+from cardiogen.evaluate.motion import motion
 from cardiogen.evaluate.patients import (
     patient_completion,
     patient_reconstruction,
@@ -27,14 +27,14 @@ from cardiogen.evaluate.patients import (
 )
 from cardiogen.evaluate.plausibility import plausibility
 from cardiogen.evaluate.reconstruction import reconstruction
+from cardiogen.evaluate.score import score
 from cardiogen.evaluate.settings import Size
 from cardiogen.evaluate.validity import validity
-from cardiogen.models.protocol import AnatomyModel, AnyModel
-from cardiogen.population.heart import PopulationHeart
+from cardiogen.models.protocol import AnyModel
 
 POPULATION = "population"
-TASKS = ("generation", "conditioning", "plausibility", "validity", "completion",
-         "reconstruction", "memorization")  # fmt: skip
+TASKS = ("generation", "conditioning", "plausibility", "motion", "validity", "completion",
+         "reconstruction", "ageing", "score", "memorization")  # fmt: skip
 _PATIENT_TASKS = ("completion", "reconstruction")
 
 
@@ -47,12 +47,16 @@ class Evaluation:
         methods: models in the order of the tables, the one that is judged first.
         results: task -> its lines, or why there are none.
         left_out: subjects of the cohort that lack a frame.
+        baseline: the method that all others are held against.
+        duels: every other method against it, by group.
     """
 
     cohort: str
     methods: tuple[str, ...]
     results: Mapping[str, Result]
     left_out: int = 0
+    baseline: str | None = None
+    duels: tuple[Duel, ...] = ()
 
 
 def evaluate_models(
@@ -63,6 +67,7 @@ def evaluate_models(
     cohort: str = POPULATION,
     training: TrainingData | None = None,
     tasks: Sequence[str] = TASKS,
+    baseline: str | None = None,
 ) -> Evaluation:
     """Evaluate models on the reference population or on a folder of real patients.
 
@@ -73,6 +78,7 @@ def evaluate_models(
         cohort: ``population`` or a cohort folder.
         training: name -> what a bundle says of its training data.
         tasks: some of ``TASKS``, for a cohort of the population.
+        baseline: name of the model that the others are held against, by default the last.
 
     Raises:
         ValueError: for an unknown task.
@@ -81,28 +87,30 @@ def evaluate_models(
     if unknown := sorted(set(tasks) - set(TASKS)):
         raise ValueError(f"tasks must be some of {TASKS}, got {unknown}")
     if cohort != POPULATION:
-        return _on_patients(models, size, seed, cohort)
-    able, reasons = _with_meshes(models)
-    hearts = [held_out(seed, "truth", i) for i in range(size.hearts)]
+        return _on_patients(models, size, seed, cohort, baseline)
+    able, reasons = _on_template(models)
     results = dict.fromkeys(TASKS, Result(reason="; ".join(reasons.values())))
     if able:
-        results |= _on_meshes(hearts, able, size, seed, training or {}, tasks)
-    if "reconstruction" in tasks:
-        # Label maps are compared: whatever a model decodes.
-        results["reconstruction"] = _or_reason(
-            lambda: reconstruction(hearts, models, size, seed=seed)
-        )
-    return Evaluation(cohort, tuple(models), {t: results[t] for t in TASKS if t in tasks})
+        results |= _on_population(able, size, seed, training or {}, tasks)
+    kept = {t: results[t] for t in TASKS if t in tasks}
+    return _against(Evaluation(cohort, tuple(models), kept), baseline, size, seed)
 
 
-def _with_meshes(
-    models: Mapping[str, AnyModel],
-) -> tuple[dict[str, AnatomyModel], dict[str, str]]:
+def _against(found: Evaluation, baseline: str | None, size: Size, seed: int) -> Evaluation:
+    """Return an evaluation with every method held against the baseline, by default the last."""
+    rival = baseline or found.methods[-1]
+    contests = [contest for r in found.results.values() for contest in r.contests]
+    with np.errstate(invalid="ignore"):
+        met = duels(contests, found.methods, rival, resamples=size.resamples, seed=seed)
+    return replace(found, baseline=rival, duels=tuple(met))
+
+
+def _on_template(models: Mapping[str, AnyModel]) -> tuple[dict[str, AnyModel], dict[str, str]]:
     """Return the models whose hearts can be compared, and why the others cannot."""
     able, reasons = {}, {}
     for name, model in models.items():
         try:
-            require_meshes(model)
+            require_template(model)
         except CardiogenError as error:
             reasons[name] = f"{name}: {error}"
         else:
@@ -111,14 +119,14 @@ def _with_meshes(
     return (able, reasons) if next(iter(models)) in able else ({}, reasons)
 
 
-def _on_meshes(
-    hearts: Sequence[PopulationHeart],
-    models: Mapping[str, AnatomyModel],
+def _on_population(
+    models: Mapping[str, AnyModel],
     size: Size,
     seed: int,
     training: TrainingData,
     tasks: Sequence[str],
 ) -> dict[str, Result]:
+    hearts = [held_out(seed, "truth", i) for i in range(size.hearts)]
     factors = [heart.factors for heart in hearts]
     others = [held_out(seed, "other", i, given) for i, given in enumerate(factors)]
     truth = population_hearts(hearts, "held-out hearts")
@@ -127,18 +135,26 @@ def _on_meshes(
         name: model_hearts(model, factors, seed=seed, purpose="generation")
         for name, model in models.items()
     } | {"real": real}
+    beating = {"motion", "validity"} & set(tasks)
+    cycles = cycles_of(hearts, models, size, seed=seed) if beating else {}
     work: dict[str, Callable[[], Result]] = {
         "generation": lambda: generation(truth, methods, size, seed=seed),
         "conditioning": lambda: conditioning(truth, factors, methods, models, size, seed=seed),
         "plausibility": lambda: plausibility(factors, methods, size, seed=seed),
-        "validity": lambda: validity(hearts, models, size, seed=seed),
+        "motion": lambda: motion(cycles, size, seed=seed),
+        "validity": lambda: validity(cycles, size, seed=seed),
         "completion": lambda: completion(hearts, real, models, size, seed=seed),
+        "reconstruction": lambda: reconstruction(hearts, models, size, seed=seed),
+        "ageing": lambda: ageing(models, size, seed=seed),
+        "score": lambda: score(models, size, seed=seed),
         "memorization": lambda: memorization(truth, models, training, size, seed=seed),
     }
     return {task: _or_reason(run) for task, run in work.items() if task in tasks}
 
 
-def _on_patients(models: Mapping[str, AnyModel], size: Size, seed: int, cohort: str) -> Evaluation:
+def _on_patients(
+    models: Mapping[str, AnyModel], size: Size, seed: int, cohort: str, baseline: str | None
+) -> Evaluation:
     patients = read_patients(cohort, size.completed)
     reason = "needs hearts whose truth is known: --cohort population"
     results = {task: Result(reason=reason) for task in TASKS if task not in _PATIENT_TASKS}
@@ -149,7 +165,9 @@ def _on_patients(models: Mapping[str, AnyModel], size: Size, seed: int, cohort: 
     results |= {task: _or_reason(run) for task, run in work.items()}
     found = {task: results[task] for task in TASKS}
 
-    return Evaluation(Path(cohort).name, tuple(models), found, patients.left_out)
+    evaluation = Evaluation(Path(cohort).name, tuple(models), found, patients.left_out)
+
+    return _against(evaluation, baseline, size, seed)
 
 
 def _or_reason(work: Callable[[], Result]) -> Result:

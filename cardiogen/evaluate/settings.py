@@ -18,6 +18,8 @@ class Size:
         calibration: hearts whose intervals are judged, once for every set of known factors.
         completed: hearts that are completed and reconstructed, or patients of a cohort folder.
         beating: hearts whose whole cycle is checked.
+        aged: hearts that are moved to another age.
+        scored: healthy hearts whose normative score is judged, and half as many of each disease.
         frames: frames of those cycles; motion is judged from 17 on.
         label_mm: voxel size of the label maps that are checked too, mm; None checks meshes alone.
         resamples: of every bootstrap interval.
@@ -27,6 +29,8 @@ class Size:
     calibration: int
     completed: int
     beating: int
+    aged: int
+    scored: int
     frames: int
     label_mm: float | None
     resamples: int
@@ -39,6 +43,8 @@ class Size:
             calibration=min(self.calibration, hearts),
             completed=min(self.completed, hearts),
             beating=min(self.beating, hearts),
+            aged=min(self.aged, hearts),
+            scored=min(self.scored, hearts),
         )
 
     def as_dict(self) -> dict[str, int | float | None]:
@@ -48,10 +54,11 @@ class Size:
 
 SIZES = {
     "small": Size(
-        hearts=60, calibration=12, completed=4, beating=3, frames=17, label_mm=None, resamples=300
+        hearts=60, calibration=10, completed=6, beating=4, aged=16, scored=4, frames=25,
+        label_mm=None, resamples=300,
     ),
     "full": Size(
-        hearts=1000, calibration=300, completed=100, beating=200, frames=25, label_mm=1.25,
-        resamples=1000,
+        hearts=1000, calibration=300, completed=100, beating=200, aged=200, scored=100, frames=25,
+        label_mm=1.25, resamples=1000,
     ),
 }  # fmt: skip

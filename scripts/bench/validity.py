@@ -13,10 +13,10 @@ import numpy as np
 from cardiogen.data.factors import Factors
 from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Sequence
+from cardiogen.evaluate.cycles import folded
 from cardiogen.measure import check_sequence
 from cardiogen.measure.volumes import STRUCTURES, sequence_volumes
-from cardiogen.models.deformation.model import DeformationModel
-from cardiogen.models.protocol import encode_condition, frame_phases
+from cardiogen.models.protocol import encode_condition
 from cardiogen.models.store import LoadedModel, load_model
 from cardiogen.population.heart import sample_heart
 from cardiogen.population.pose import typical_pose
@@ -64,27 +64,11 @@ def examine(settings: Settings, index: int) -> Finding:
         phases = cycle_phases(model, settings.frames)
         sequence = decode_sequence(model, latent, phases, pose=pose)
         ends = None if model.topology is None else model.decode(latent, [0.0, 1.0])
-        folds = folded(model, latent.numpy(), settings.frames)
+        folds = folded(model, latent.numpy(), settings.frames) or (None, None)
     if settings.spacing_mm is not None and sequence.vertices is not None:
         sequence = with_labels(sequence, pose, spacing_mm=settings.spacing_mm)
     closure = None if ends is None else float(np.linalg.norm(ends[1] - ends[0], axis=-1).max())
     return finding(sequence, index, closure, *folds)
-
-
-def folded(model: object, scores: np.ndarray, frames: int) -> tuple[int | None, int | None]:
-    """Return how many cells fold over the cycle, and in how many fields; None without fields."""
-    if not isinstance(model, DeformationModel):
-        return None, None
-    import torch
-
-    from cardiogen import ops
-
-    decoder = model.decoder
-    ed, beat = decoder.modes.heart_velocities(scores, frame_phases(frames))
-    velocities = torch.from_numpy(np.concatenate([ed[None], beat])).float()
-    with torch.no_grad():
-        mask = ops.folding(decoder.template.displacement(velocities)).mask.flatten(1)
-    return int(mask.sum()), int(mask.any(dim=1).sum())
 
 
 def finding(

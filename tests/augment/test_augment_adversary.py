@@ -19,6 +19,7 @@ from augment import (
     DeepSupervision,
     Flip,
     GaussianNoise,
+    Lattice,
     Morph,
     MultiHead,
     classic_chain,
@@ -27,6 +28,7 @@ from augment import (
     softmax_output,
 )
 from augment.model_state import kept_buffers
+from augment.search import Passes
 from cardiogen import ops
 from cardiogen.ops import one_hot
 
@@ -270,6 +272,22 @@ def test_any_batch_dtype_and_leaf_will_do(kit, instance_net, batch):
         assert result.loss.dtype == torch.float32
         assert result.loss.isfinite()
         assert result.report()["rise"] > 1
+
+
+def test_directions_of_small_losses_survive_half_precision(kit, instance_net):
+    image, _ = kit.phantoms(2, seed=5)
+    lattice = Lattice.of(image, spacing=SPACING)
+    draw = Chain(transforms=(BiasField(),)).sample(lattice, generator=kit.seeded())
+    passes = Passes(
+        network=instance_net, image=image,
+        objective=lambda output, applied: 1e-4 * output.float().square().mean(),
+    )  # fmt: skip
+    with passes.searching():
+        full = passes.gradients(draw)[1][0].flatten()
+        with torch.autocast("cpu", dtype=torch.float16):
+            half = passes.gradients(draw)[1][0].flatten()
+    # Without a scale such slopes vanish: the least that half precision holds is 6e-8.
+    assert F.cosine_similarity(full, half.float(), dim=0) > 0.95
 
 
 def test_it_works_where_gradients_are_off_elsewhere(kit, instance_net):

@@ -75,16 +75,19 @@ def test_ten_thousand_morphs_do_not_fold():
     assert smallest > 0.1
 
 
-@pytest.mark.parametrize("shape", [(24, 24, 24), (7, 30, 25)])
-def test_morphs_of_volumes_do_not_fold(shape):
-    spacing = (8.0, 1.4, 1.9) if shape[0] == 7 else (2.0, 2.0, 2.0)
-    lattice = Lattice(shape=shape, spacing=spacing, batch=60)
-    morph = Morph(rms_mm=6.0, control_mm=16.0)
-    params = morph.sample(lattice, generator=torch.Generator().manual_seed(1))
-    full = morph.project(params.mapped(lambda t: 1e9 * t), lattice)
-    for inverse in (False, True):
-        field = morph.pull_back(full, lattice, inverse=inverse)
-        assert ops.folding_determinants(field).min() > 0.05
+@pytest.mark.parametrize(("shape", "spacing"), [
+    ((9, 10, 11), (3.0, 2.5, 2.0)), ((5, 12, 11), (8.0, 2.0, 2.6)),
+])  # fmt: skip
+def test_ten_thousand_morphs_of_volumes_do_not_fold(shape, spacing):
+    lattice = Lattice(shape=shape, spacing=spacing, batch=500)
+    morph, generator = Morph(rms_mm=6.0, control_mm=6.0), torch.Generator().manual_seed(1)
+    smallest = math.inf
+    for draw in range(10):
+        params = morph.sample(lattice, generator=generator)
+        full = morph.project(params.mapped(lambda t: 1e9 * t), lattice)
+        field = morph.pull_back(full, lattice, inverse=draw % 2 == 1)
+        smallest = min(smallest, float(ops.folding_determinants(field).min()))
+    assert smallest > 0.05
 
 
 def test_morphs_map_the_image_onto_itself(kit):
@@ -113,10 +116,12 @@ def largest_error(geometry):
 
 
 @pytest.mark.parametrize(
-    ("shape", "spacing"), [((96, 120), (1.4, 1.4)), ((32, 36, 40), (2.0,) * 3)]
-)
+    ("shape", "spacing"),
+    [((96, 120), (1.4, 1.4)), ((32, 36, 40), (2.0,) * 3), ((10, 80, 88), (8.0, 1.4, 1.4)),
+     ((9, 64, 72), (10.0, 1.9, 1.6))],
+)  # fmt: skip
 def test_the_inverse_undoes_a_morph_also_at_the_border(shape, spacing):
-    lattice = Lattice(shape=shape, spacing=spacing, batch=8)
+    lattice = Lattice(shape=shape, spacing=spacing, batch=6)
     geometry = geometry_of([Morph()], lattice)
     interior, border = largest_error(geometry)
     assert interior < 0.05

@@ -1,13 +1,17 @@
 """Audit images: rows for every transform, the same picture for the same seed."""
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from typer.testing import CliRunner
 
 from augment import classic_chain, full_chain, preview_rows, write_preview_grid
 from cardiogen.base import CardiogenError
+from cardiogen.cli.app import app
 from cardiogen.cli.preview_augment import preview_augment
 from cardiogen.data import Grid, write_image
 
@@ -91,3 +95,23 @@ def test_the_command_refuses_what_does_not_fit(tmp_path):
     with pytest.raises(CardiogenError, match="U12"):
         preview_augment(good, out=tmp_path / "grid.jpg")
     assert not out.exists()
+
+
+def test_the_command_line_makes_the_same_picture(tmp_path):
+    grid, image, labels = stack()
+    write_image(tmp_path / "image.nii.gz", image, grid)
+    write_image(tmp_path / "labels.nii.gz", labels, grid)
+    files = [str(tmp_path / "image.nii.gz"), "--labels", str(tmp_path / "labels.nii.gz")]
+    out = ["--out", str(tmp_path / "shown.png")]
+    settings = ["--chain", "classic", "--plane", "--draws", "2", "--seed", "5"]
+    told = CliRunner().invoke(app, ["preview-augment", *files, *out, *settings, "--json"])
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.output) == {"picture": str(tmp_path / "shown.png")}
+    called = preview_augment(
+        files[0], out=tmp_path / "called.png", labels=files[2], chain="classic", plane=True,
+        draws=2, seed=5,
+    )  # fmt: skip
+    assert (tmp_path / "shown.png").read_bytes() == called.read_bytes()
+    again = CliRunner().invoke(app, ["preview-augment", *files, *out])
+    assert isinstance(again.exception, CardiogenError)
+    assert again.exception.code == "O01"

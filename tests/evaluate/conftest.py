@@ -105,6 +105,9 @@ class Flat(Quick):
     def posterior(self, observed, condition, *, healthy=False):
         return Posterior(self.prior(condition), find_pose(observed)[0])
 
+    def with_condition(self, latent, condition):
+        return latent
+
 
 KINDS = {c.__name__.lower(): c for c in (Quick, Cheap, Blind, Collapsed, Frozen, Refusing, Flat)}
 
@@ -122,5 +125,13 @@ def models(shipped):
 @pytest.fixture(scope="session")
 def tiny():
     return Size(
-        hearts=12, calibration=2, completed=2, beating=1, frames=3, label_mm=None, resamples=30
+        hearts=12,
+        calibration=2,
+        completed=2,
+        beating=1,
+        aged=6,
+        scored=2,
+        frames=3,
+        label_mm=None,
+        resamples=30,
     )

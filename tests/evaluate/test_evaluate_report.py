@@ -9,7 +9,7 @@ from PIL import Image
 
 import cardiogen.models.store as store
 from cardiogen.base import CardiogenError
-from cardiogen.cli.evaluate import evaluate
+from cardiogen.cli.evaluate import _named, evaluate
 from cardiogen.evaluate import (
     SIZES,
     TASKS,
@@ -18,6 +18,7 @@ from cardiogen.evaluate import (
     report_facts,
     run,
     settings,
+    write_report,
 )
 from cardiogen.evaluate import conditioning as conditioning_task
 from cardiogen.models.store import LoadedModel
@@ -41,7 +42,9 @@ def test_the_command_writes_one_whole_report(cheap_bundle, tmp_path, shipped):
     assert facts["methods"] == [name]
     assert set(facts["tasks"]) == set(TASKS)
     text = (folder / "report.md").read_text()
-    for task in TASKS:
+    # Three frames say nothing about motion.
+    assert "17 frames" in facts["tasks"]["motion"]["reason"]
+    for task in set(TASKS) - {"motion"}:
         assert facts["tasks"][task]["reason"] is None
         assert f"## {task.capitalize()}" in text
         with (folder / f"{task}.csv").open() as stream:
@@ -57,6 +60,33 @@ def test_the_command_writes_one_whole_report(cheap_bundle, tmp_path, shipped):
     assert counted == len(bars)
     with pytest.raises(CardiogenError, match="CG-O01"):
         evaluate(out=folder)
+
+
+def test_the_page_is_one_file_with_its_pictures_and_escapes_names(models, tiny, tmp_path):
+    pair = {"<b>cheap": models["cheap"], "frozen": models["frozen"]}
+    found = evaluate_models(pair, tiny, seed=0, tasks=("generation", "plausibility"))
+    provenance = {"model": {"name": "<b>cheap"}, "seed": 0, "size": tiny.as_dict()}
+    facts = write_report(tmp_path, found, provenance)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<b>cheap" not in page
+    assert "&lt;b&gt;cheap" in page
+    assert page.count('src="data:image/png;base64,') == 1
+    assert "http" not in page
+    assert "**" not in page
+    assert facts["baseline"] == "frozen"
+    assert facts["groups"]["<b>cheap"]["completion"] == "not compared"
+    assert {d["group"] for d in facts["duels"]} == {"generation", "plausibility"}
+    assert f"against {facts['baseline']}" in (tmp_path / "report.md").read_text().lower()
+
+
+def test_bundles_beside_have_names_of_their_own(shipped, models):
+    first = LoadedModel(models["cheap"], shipped.bundle)
+    other = shipped.bundle.description.model_copy(update={"weights_sha256": "0" * 64})
+    again = LoadedModel(models["quick"], replace(shipped.bundle, description=other))
+    name = shipped.facts["name"]
+    # The bundle that is the shipped one stands once.
+    assert list(_named([first], shipped)) == [name]
+    assert list(_named([again, again], shipped)) == [name, f"{name} (shipped)"]
 
 
 def test_the_same_seed_gives_the_same_json(models, tiny):

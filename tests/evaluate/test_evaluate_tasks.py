@@ -1,18 +1,23 @@
 """Each task: models that keep its laws pass, models that break one are caught by its own line."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cardiogen.data.factors import Factors
 from cardiogen.evaluate import TASKS, Line, evaluate_models, verdicts
 from cardiogen.evaluate import conditioning as conditioning_task
+from cardiogen.evaluate.ageing import ageing
 from cardiogen.evaluate.completion import completion, ejection_lines, observe
-from cardiogen.evaluate.conditioning import conditioning
-from cardiogen.evaluate.generation import diversity, generation
+from cardiogen.evaluate.conditioning import conditioning, crps
+from cardiogen.evaluate.contests import GROUPS, Contest, duels, group_verdicts, mean_of
+from cardiogen.evaluate.cycles import cycles_of
+from cardiogen.evaluate.ends import DRIFT, MEASURES, measures_of
+from cardiogen.evaluate.generation import diversity, generation, mean_w1, spread_error
 from cardiogen.evaluate.hearts import (
-    DRIFT,
-    MEASURES,
     Hearts,
+    ends_of,
     held_out,
     model_hearts,
     population_hearts,
@@ -20,11 +25,14 @@ from cardiogen.evaluate.hearts import (
 )
 from cardiogen.evaluate.lines import mean_line
 from cardiogen.evaluate.memorization import memorization
+from cardiogen.evaluate.motion import motion
 from cardiogen.evaluate.plausibility import plausibility, z_scores
 from cardiogen.evaluate.reconstruction import overlap
+from cardiogen.evaluate.score import diseased
 from cardiogen.evaluate.validity import validity
 from cardiogen.measure.distribution import Estimate, diversity_ratio, set_distances
 from cardiogen.measure.reference import reference
+from cardiogen.population.template import template_topology
 
 COUNT = 30
 
@@ -159,12 +167,12 @@ def test_plausibility_follows_from_the_published_ranges(tiny):
 
 def test_validity_counts_without_rejection(hearts, models, tiny):
     pair = {"cheap": models["cheap"], "refusing": models["refusing"]}
-    result = validity(hearts, pair, tiny, seed=0)
+    result = validity(cycles_of(hearts, pair, tiny, seed=0), tiny, seed=0)
     assert chosen(result, "hearts with a violation", "real").value == 0
     for method in ("real", "cheap"):
         assert chosen(result, "largest closure error", method).value == 0
     assert chosen(result, "violations per heart", "refusing").failures == 1
-    assert "fields" in chosen(result, "folds of fields", "cheap").reason
+    assert "fields" in chosen(result, "folded cells", "cheap").reason
 
 
 def test_completion_by_closed_form_and_failures(hearts, truth, models, tiny):
@@ -228,18 +236,129 @@ def test_means_leave_failures_out_and_count_them():
     assert Estimate(found.value, found.low, found.high).contains(2.0)
 
 
-def test_a_model_without_meshes_is_reconstructed_and_gets_a_reason_for_the_rest(models, tiny):
-    found = evaluate_models({"flat": models["flat"]}, tiny, seed=0)
-    assert set(found.results) == set(TASKS)
-    lines = found.results["reconstruction"].lines
-    assert [line.of for line in lines[:3]] == ["LV at ED", "MYO at ED", "RV at ED"]
-    # The mean heart for everyone, at voxels of 9 mm.
-    assert all(0.2 < line.value < 0.95 and not line.failures for line in lines)
-    rest = [result for task, result in found.results.items() if task != "reconstruction"]
-    assert all("CG-U12" in result.reason for result in rest)
-    assert not any(result.lines for result in rest)
+def test_a_model_of_label_maps_stands_in_the_same_tables(models, tiny, monkeypatch):
+    monkeypatch.setattr(conditioning_task, "ABSENT", (None,))
+    pair = {"flat": models["flat"], "cheap": models["cheap"]}
+    found = evaluate_models(pair, tiny, seed=0, tasks=[t for t in TASKS if t != "score"])
+    lines = {(x.metric, x.of, x.method): x for r in found.results.values() for x in r.lines}
+    for metric, of in [
+        ("W1", "LVEDV (mL)"),
+        ("coverage of 90 % intervals", "pooled, all factors"),
+        ("stroke volumes within 10 %", ""),
+        ("Dice at ES", "LV"),
+        ("LVEF MAE", ""),
+        ("violations per heart", ""),
+        ("Dice", "LV at ED"),
+        ("round trip of latents", ""),
+    ]:
+        line = lines.get((metric, of, "flat"))
+        assert line is not None, metric
+        assert line.failures == 0
+    assert lines["Dice at ES", "LV", "flat"].value > 0.2
+    for metric, of in [("1-NNA", "ED"), ("vertex RMSE at ES", "")]:
+        assert lines[metric, of, "flat"].value is None
+        assert "no vertices" in lines[metric, of, "flat"].reason
+        assert lines[metric, of, "cheap"].value is not None
+    groups = group_verdicts(found.duels, "flat")
+    assert set(groups) == set(GROUPS)
+    # One heart for everyone has no spread at all.
+    assert groups["generation"] == "loses"
 
 
 def test_an_unknown_task_is_refused(models, tiny):
     with pytest.raises(ValueError, match="tasks must be some of"):
         evaluate_models({"quick": models["quick"]}, tiny, seed=0, tasks=["beauty"])
+
+
+def contest(group, metric, **tables):
+    return Contest(group, metric, "1", {n: np.array(t) for n, t in tables.items()}, mean_of)
+
+
+def test_groups_are_won_where_something_is_better_and_nothing_worse():
+    base = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    noise = np.array([0.1, -0.1, 0.1, -0.1, 0.0, 0.0])
+    given = [
+        contest("completion", "a", linear=base, m=base - 1, k=base + noise),
+        contest("completion", "b", linear=base, m=base + noise, k=base + 1),
+        contest("generation", "a", linear=base, m=base - 1),
+        contest("generation", "b", linear=base, m=base + 1),
+        contest("plausibility", "a", linear=base, m=base, k=base),
+        contest("conditioning", "a", m=base),
+    ]
+    found = duels(given, ["m", "k", "linear"], "linear", resamples=200, seed=0)
+    assert group_verdicts(found, "m") == {
+        "completion": "beats",
+        "generation": "mixed",
+        "conditioning": "not compared",
+        "plausibility": "equals",
+    }
+    assert group_verdicts(found, "k")["completion"] == "loses"
+    first = found[0]
+    assert (first.value, first.difference) == (pytest.approx(2.5), pytest.approx(-1))
+    # The same subjects in every resample: a constant difference has no spread.
+    assert first.low == pytest.approx(-1)
+    assert first.high == pytest.approx(-1)
+
+
+def test_duels_are_fought_by_the_subjects_that_both_have():
+    given = [contest("completion", "a", linear=[1.0, 2.0, np.nan, 4.0], m=[np.nan, 1.0, 7.0, 3.0])]
+    (found,) = duels(given, ["m"], "linear", resamples=20, seed=0)
+    assert (found.count, found.failures, found.value) == (2, 1, 2.0)
+    assert found.difference == -1.0
+    assert found.high < 0
+    assert group_verdicts([found], "m")["completion"] == "too few"
+
+
+def test_crps_of_draws_follows_its_closed_form():
+    # Two draws: E|X - y| - |x1 - x2| / 2.
+    samples = np.array([[[0.0], [2.0]], [[1.0], [1.0]]])
+    np.testing.assert_allclose(crps(samples, np.array([[1.0], [4.0]])), [[0.0], [3.0]])
+    # N(0, 1) at 0: 2 phi(0) - 1 / sqrt(pi) = 0.2337.
+    draws = np.random.default_rng(3).normal(size=(1, 40_000, 1))
+    assert crps(draws, np.zeros((1, 1)))[0, 0] == pytest.approx(0.2337, abs=0.01)
+
+
+def test_w1_and_spread_of_shifted_and_scaled_columns():
+    real = np.random.default_rng(4).normal(size=(50, 3))
+    sd = real.std(axis=0)
+    assert mean_w1(np.hstack([real, real + 0.5 * sd])) == pytest.approx(0.5)
+    assert spread_error(np.hstack([real, 2 * real])) == pytest.approx(np.log(2))
+
+
+def test_motion_tells_a_smooth_beat_from_a_trembling_one(hearts, models, tiny):
+    size = replace(tiny, beating=3, frames=25)
+    result = motion(cycles_of(hearts, {"cheap": models["cheap"]}, size, seed=0), size, seed=0)
+    assert chosen(result, "one minimum of LV volume", "real").value == 1
+    assert chosen(result, "jerk over real", "real").value == 1
+    assert chosen(result, "phase of end systole", "real").verdict == "kept"
+    # The cheap model beats as a squared sine, whose least is at half of the cycle.
+    late = chosen(result, "phase of end systole", "cheap")
+    assert 0.45 < late.value <= 0.5
+    assert late.verdict == "missed"
+    assert chosen(result, "fastest ejection over fastest filling", "cheap").value == pytest.approx(
+        1, abs=0.1
+    )
+    assert chosen(result, "jerk over real", "cheap").value < 0.8
+    assert "frames" in motion(cycles_of(hearts, {}, tiny, seed=0), tiny, seed=0).reason
+
+
+def test_ageing_follows_the_published_means_and_keeps_identity(models, tiny):
+    size = replace(tiny, aged=24)
+    result = ageing({"quick": models["quick"], "blind": models["blind"]}, size, seed=0)
+    assert chosen(result, "hearts that stay themselves", "quick", "meshes at ED").value == 1
+    assert chosen(result, "round trip of latents", "quick").verdict == "kept"
+    own = chosen(result, "distance to itself over others", "quick", "meshes at ED").value
+    assert 0 < own < 0.7
+    metric = "change from 40 to 70 years, minus HHC's"
+    for sex in "FM":
+        for measure in ("LVEDV (mL)", "LVM (g)"):
+            assert abs(chosen(result, metric, "quick", f"{measure}, {sex}").value) < 0.25
+
+
+def test_disease_changes_its_own_phenotypes(hearts):
+    well = hearts[0]
+    for kind, measure, factor in (("dcm", 0, 1.35), ("hcm", 3, 1.35), ("rv", 4, 1.3)):
+        ill = diseased(well, kind)
+        before, after = (measures_of(ends_of(h), template_topology()) for h in (well, ill))
+        assert after[measure] / before[measure] == pytest.approx(factor, rel=5e-3)
+    assert diseased(well, "healthy").phenotypes == well.phenotypes

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from augment.segmentation import Augmented, Batch, Consistent, Plain, UNet, segmentation_losses
+from augment.segmentation.arms import settled
 from augment.segmentation.build import build_arm, default_chain
 from augment.segmentation.config import AugmentationConfig
 from cardiogen.engine.fit import StepInfo
@@ -135,3 +136,40 @@ def test_strength_scales_the_bounds():
     weak, usual = default_chain(0.5).transforms, default_chain().transforms
     assert weak[0].rotation_deg == pytest.approx(usual[0].rotation_deg / 2)
     assert weak[2].factor == pytest.approx(usual[2].factor ** 0.5)
+
+
+@pytest.mark.parametrize("arm", ["consistency", "adversarial"])
+def test_letting_go_of_the_supervised_graph_changes_no_gradient(arm, network, monkeypatch):
+    made = build_arm(AugmentationConfig(arm=arm, weight=2.0), spacing=(1.9, 2.1))
+
+    def gradients():
+        network.zero_grad()
+        losses = run(made, network)
+        losses["loss"].backward()
+        return losses["loss"].detach(), [p.grad.clone() for p in network.parameters()]
+
+    found, theirs = gradients()
+    monkeypatch.setattr("augment.segmentation.arms.settled", lambda loss, network: loss)
+    wanted, ours = gradients()
+    torch.testing.assert_close(found, wanted)
+    for a, b in zip(theirs, ours, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_a_settled_loss_has_no_graph_but_its_gradients(network):
+    next(network.parameters()).requires_grad_(False)
+    image, target, _ = batch()
+    loss = supervised(network(image), target)["loss"]
+    kept = settled(loss, network)
+    assert torch.equal(kept, loss)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        loss.backward()
+    kept.backward()
+    wanted = torch.autograd.grad(
+        supervised(network(image), target)["loss"], list(network.parameters())[1:]
+    )
+    for p, gradient in zip(list(network.parameters())[1:], wanted, strict=True):
+        torch.testing.assert_close(p.grad, gradient)
+    with torch.no_grad():
+        plain = supervised(network(image), target)["loss"]
+        assert settled(plain, network) is plain

@@ -117,3 +117,16 @@ def test_broken_intensities_are_named(heart):
         prepare_frame(image[0], None, heart.grid, ImageConfig())
     with pytest.raises(ValueError, match="must have images and labels"):
         prepare_sequence(heart.with_(images=None), ImageConfig(), frames="all")
+
+
+def test_fat_that_is_larger_than_the_right_ventricle_is_not_taken_for_it():
+    labels = np.zeros((5, 40, 50), dtype=np.uint8)
+    labels[1:4, 15:25, 20:30] = Structure.MYO
+    labels[1:4, 17:23, 22:28] = Structure.LV
+    labels[1:4, 16:24, 12:18] = Structure.RV  # two pixels from the wall, as networks draw it
+    wanted = labels.copy()
+    labels[:, 33:40, :30] = Structure.RV
+    assert np.array_equal(largest_pieces(labels), wanted)
+    alone = np.where(labels == Structure.RV, labels, 0)
+    # Without a left ventricle nothing says which piece is the heart.
+    assert np.array_equal(np.unique(np.nonzero(largest_pieces(alone))[1]), np.arange(33, 40))
