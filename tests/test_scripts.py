@@ -14,6 +14,7 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.stem)
 def test_script_answers_help(path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    monkeypatch.syspath_prepend(path.parent)  # as ``python scripts/NAME.py`` has it
     with pytest.raises(SystemExit, match="0"):
         runpy.run_path(str(path), run_name="__main__")
     assert "usage" in capsys.readouterr().out

@@ -166,7 +166,7 @@ class Consistent:
         if step.step % self.every or weight == 0:
             none = found["loss"].new_zeros(())
             return {**found, "consistency": none, "start": none}
-        # One graph at a time: less memory, and a tenth less time on a CPU.
+        # One graph at a time: less memory, and a little less time.
         supervised_loss = settled(found["loss"], network)
         term, start = self.disagreement(network, batch, output, generator)
         total = supervised_loss + weight * term
