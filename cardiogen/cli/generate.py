@@ -131,6 +131,11 @@ def generate(
     _check_latents(latents, given, cohort, targets, guidance, n)
     rows = None if latents is not None else read_rows(given, cohort)
     check_count("-n times rows", n * len(rows or [0]), MAX_HEARTS)
+    if resume and (out is None or overwrite):
+        raise usage_error(
+            "--resume", "no --out" if out is None else "--overwrite", "the folder to go on with",
+            "--out DIR, and no --overwrite",
+        )  # fmt: skip
     if resume and latents is None and cohort is None and n == 1 and not store:
         raise usage_error("--resume", "a single heart", "a cohort", "-n, or no --resume")
     options = OutputOptions(space=space, formats=kinds, label_map=label_map, heart_rate=heart_rate)

@@ -155,6 +155,10 @@ def generated_subject(folder: Path, given: Factors, loaded: LoadedModel) -> Subj
             "M04", path, found=f"a heart of the model {str(model.get('name'))[:80]!r}",
             expected=f"one of {loaded.facts['name']!r}", remedy="--model with its own bundle",
         )  # fmt: skip
+    if facts.get("targets") or facts.get("latents_given") or facts.get("guidance", 1.0) != 1.0:
+        raise _bad_folder(
+            path, "a heart of targets, guidance or given latents", "its labels.nii.gz instead"
+        )
     factors = Factors.from_mapping(_known(told), where=str(path))
     return Subject(
         name=folder.resolve().name,

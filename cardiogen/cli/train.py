@@ -119,6 +119,11 @@ def train(
     check_replaceable(out, overwrite)
     flags = {"model": model, "cohort": cohort, "base": base, "n": n, "seed": seed}
     settings = _settings(out, {k: v for k, v in flags.items() if v is not None}, config)
+    if base is not None and settings.cohort == "population":
+        raise usage_error(
+            "--base", "a bundle to adapt, and no cohort", "--cohort DIR beside it",
+            "leaving --base out",
+        )  # fmt: skip
     if isinstance(settings, DeformationTraining) and settings.cohort != "population":
         from cardiogen.cli.train_cohort import train_on_cohort
 

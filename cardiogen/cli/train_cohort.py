@@ -62,7 +62,7 @@ def train_on_cohort(settings: DeformationTraining, out: Path, *, overwrite: bool
             remedy="base = BUNDLE in the config, from cardiogen train --config deformation",
         )  # fmt: skip
     folder = Path(settings.cohort)
-    check_apart(out, [folder])
+    check_apart(out, [folder, base.bundle.path])
     hearts, faults = _read(folder, settings.n)
     # Before minutes of encoding, not after them.
     require_enough(len(hearts))

@@ -29,7 +29,7 @@ from cardiogen.models.deformation.phenotypes import ventricle_length
 
 Array = NDArray[np.float64]
 
-# In SDs of the features and of the motion. Fixed: a few dozen subjects do not tell them apart.
+# Length in SDs of the features, noise as a share of C. Fixed: a few dozen subjects tell no more.
 _LENGTH, _NOISE = 2.0, 0.5
 _TYPICAL_AREA_M2 = 1.85
 

@@ -245,7 +245,8 @@ def _principal_rows(rows: Array) -> tuple[Array, Array]:
 def _adapted(latents: ConditionalGaussian, residuals: Array) -> ConditionalGaussian:
     """Move and widen a conditional Gaussian to residuals ``(N, Z)`` of a cohort.
 
-    The population counts as much as the cohort, so that directions without data keep its spread.
+    In the covariance the population counts as much as the cohort, so that directions without data
+    keep its spread; in the mean it counts as one subject.
     """
     count = len(residuals)
     shift = residuals.sum(axis=0) / (count + 1)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cardiogen.base import CardiogenError
 from cardiogen.data.sequence import Sequence
+from cardiogen.engine.contours import require_heart
 from cardiogen.engine.fit_template import fit_template
 from cardiogen.models.deformation.codes import CodeFitter
 from cardiogen.models.deformation.decoder import VelocityDecoder
@@ -37,12 +38,15 @@ class EncodedHeart:
         ed: v_ed ``(3, A)`` mm.
         motion: v_t ``(T, 3, A)`` mm; zero at end diastole.
         phases: of the frames ``(T,)``.
+        margin: by how much the pose fits end diastole better than its mirror image; None if they
+            were not compared.
     """
 
     pose: Pose
     ed: Tensor
     motion: Tensor
     phases: Array
+    margin: float | None = None
 
     @property
     def ed_frame(self) -> int:
@@ -94,6 +98,8 @@ class HeartEncoder:
                 "L49", observed.subject_id, found="no frame at end diastole",
                 expected="a label map at phase 0", remedy="the end-diastolic label map",
             )  # fmt: skip
+        for number, labels in enumerate(observed.labels):
+            require_heart(labels, f"{observed.subject_id}, frame {number}")
         still = observed.labels[observed.ed]
         start = fit_template(still, observed.grid, orientation=observed.orientation)
         mesh = torch.from_numpy(heart_vertices(start.z[None])).float()
@@ -107,7 +113,9 @@ class HeartEncoder:
             )
         ]
 
-        return EncodedHeart(start.pose, ed, torch.stack(motion), np.asarray(observed.phases))
+        return EncodedHeart(
+            start.pose, ed, torch.stack(motion), np.asarray(observed.phases), start.margin
+        )
 
     def _starts(self, phases: Array) -> Tensor:
         """Return the typical motion at phases, its base descending as patients' do."""

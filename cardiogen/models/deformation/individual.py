@@ -21,7 +21,7 @@ from cardiogen.models.deformation.modes import VelocityModes
 
 Array = NDArray[np.float64]
 
-_NOISE = 1e-4
+_NOISE = 1e-3
 
 
 def motion_operator(modes: VelocityModes, phases: Array) -> tuple[Array, Array]:
@@ -73,12 +73,16 @@ def seen_motion(
 
 
 def smooth_curves(phases: Array) -> Array:
-    """Return the Fourier series ``(T, K2)`` of G: one at its own phase, nearly zero at others."""
+    """Return the Fourier series ``(T, K2)`` of G: about one at its own phase, zero at others.
+
+    Noise is measured by the kernel at mid cycle: frames next to end diastole, or to each other,
+    say little and must not be magnified.
+    """
     time = fourier_basis(phases)
     weights = np.arange(1.0, HARMONICS + 1) ** -4
     spread = time * np.concatenate([weights, weights])
     gram = spread @ time.T
-    ridge = _NOISE * np.trace(gram) / len(gram)
+    ridge = _NOISE * 8.0 * weights[::2].sum()  # K(1/2, 1/2) = 4 (k^-4 for odd k), doubled
 
     return np.linalg.solve(gram + ridge * np.eye(len(gram)), spread)
 
@@ -86,7 +90,7 @@ def smooth_curves(phases: Array) -> Array:
 def own_modes(
     modes: VelocityModes, scores: Array, ed: Array, phases: Array, motion: Array
 ) -> VelocityModes:
-    """Return modes that show one heart exactly at its scores.
+    """Return modes that show one heart at its scores, nearly as it was seen.
 
     Args:
         modes: of the model.
@@ -99,13 +103,7 @@ def own_modes(
     modes = replace(modes, ed_mean=modes.ed_mean + ed - shape.ravel())
     if len(phases) == 0:
         return modes
-    time = fourier_basis(phases)
-    weights = np.arange(1.0, HARMONICS + 1) ** -4
-    spread = time * np.concatenate([weights, weights])
-    gram = spread @ time.T
-    curves = np.linalg.solve(
-        gram + _NOISE * np.trace(gram) / len(gram) * np.eye(len(gram)), spread
-    )
+    curves = smooth_curves(phases)
     empty = np.zeros((len(modes.motion_modes), curves.size))
 
     return replace(

@@ -43,7 +43,8 @@ def patient_posterior(model: DeformationModel, observed: Sequence, condition: Te
     Args:
         model: adapted model.
         observed: label maps of end diastole and any other frames.
-        condition: ``(5,)``, NaN where unknown; body size indexes the volumes.
+        condition: ``(5,)``, NaN where unknown; body size indexes the volumes. Age, sex and
+            pressure tell nothing more here: shape is seen, and motion is learned from shape.
 
     Raises:
         CardiogenError: L37, L60, L61 for frames without a whole heart.
@@ -80,7 +81,7 @@ def encoded_posterior(
         torch.from_numpy(factor)[None],
     )  # fmt: skip
 
-    return Posterior(latents, heart.pose, own=own_model(model, scores, heart))
+    return Posterior(latents, heart.pose, heart.margin, own_model(model, scores, heart))
 
 
 def _ejecting(

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cardiogen.base import CardiogenError
 from cardiogen.data.sequence import Sequence
 from cardiogen.engine.contours import FrameObservation
 from cardiogen.models.deformation.encoding import has_end_diastole
@@ -109,11 +110,17 @@ def deformation_posterior(
         healthy: trust the healthy population's own spread.
 
     Raises:
-        CardiogenError: L37, L60, L61 for frames without a whole heart.
+        CardiogenError: L37, L60, L61 for frames without a whole heart, M21 for ``healthy`` and a
+            model that was adapted to a cohort.
     """
     from cardiogen.models.deformation.patients import patient_posterior, with_own_modes
 
-    if model.cohort is not None and not healthy and has_end_diastole(observed):
+    if model.cohort is not None and healthy:
+        raise CardiogenError(
+            "M21", "model", found="a model adapted to a cohort, taken for a healthy population",
+            expected="a model of healthy hearts", remedy="--model deformation, or no --healthy",
+        )  # fmt: skip
+    if model.cohort is not None and has_end_diastole(observed):
         return patient_posterior(model, observed, condition)
     prior = model.prior(condition)
     mean, covariance = prior.mean.numpy(), prior.covariance.numpy()
