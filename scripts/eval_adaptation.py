@@ -23,8 +23,14 @@ from cardiogen.data.factors import Factors
 from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Sequence
 from cardiogen.measure.overlap import dice, surface_distances
-from cardiogen.measure.volumes import label_volumes, mesh_volumes
-from cardiogen.models.deformation.cohort import FEWEST, adapt, cohort_codes, encode_cohort
+from cardiogen.measure.volumes import label_volumes
+from cardiogen.models.deformation.cohort import (
+    FEWEST,
+    adapt,
+    cohort_codes,
+    ejection_fractions,
+    encode_cohort,
+)
 from cardiogen.models.deformation.encoding import EncodedHeart
 from cardiogen.models.deformation.model import DeformationModel
 from cardiogen.models.deformation.patients import encoded_posterior
@@ -78,10 +84,8 @@ def prediction_row(
 
 def ejection(model: DeformationModel, latent: torch.Tensor) -> NDArray[np.float64]:
     """Return LVEF and RVEF, %, of one latent."""
-    volumes = mesh_volumes(model.decode(latent, np.r_[0.0, 0.25:0.6:0.05]), model.topology)
-    left = volumes[Structure.LV]
-    es = int(np.argmin(left))
-    return np.array([100 * (1 - volumes[c][es] / volumes[c][0]) for c in CHAMBERS])
+    meshes = model.decode(latent, np.r_[0.0, 0.25:0.6:0.05])
+    return 100 * ejection_fractions(meshes, model.topology)
 
 
 def summary(rows: pd.DataFrame) -> pd.Series:
@@ -138,11 +142,10 @@ def main() -> None:
     options = parser.parse_args()
     model = load_model(options.model).model
     subjects = read_cohort(options.cohort)[:: options.every]
-    truths = [load_sequence(subject) for subject in subjects]
-    hearts, refused = encode_cohort(model, truths)
+    found, refused = encode_cohort(model, [load_sequence(subject) for subject in subjects])
     for truth, error in refused:
         print(f"not encoded: {truth.subject_id}: {error}")
-        truths.remove(truth)
+    truths, hearts = [truth for truth, _ in found], [heart for _, heart in found]
     encoded = pd.DataFrame(
         [encoding_row(model, truth, heart) for truth, heart in zip(truths, hearts, strict=True)]
     )

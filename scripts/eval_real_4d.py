@@ -19,7 +19,7 @@ from cardiogen.data.factors import Factors
 from cardiogen.data.labels import Structure
 from cardiogen.measure.overlap import dice
 from cardiogen.measure.volumes import label_volumes, mesh_volumes
-from cardiogen.models.deformation.cohort import cohort_codes, encode_cohort
+from cardiogen.models.deformation.cohort import cohort_codes
 from cardiogen.models.deformation.patients import own_model
 from cardiogen.models.store import load_model
 from cardiogen.population.render import render_sequence
@@ -36,7 +36,7 @@ def main() -> None:
     tracked = track(case.sequence, case.labels).sequence
     model = load_model(options.model).model
     began = time.perf_counter()
-    (heart,), _ = encode_cohort(model, [tracked.with_(images=None)])
+    heart = model.encoder.encode(tracked.with_(images=None))
     seconds = time.perf_counter() - began
     scores = cohort_codes(model, [heart], [Factors()]).scores[0]
     own = own_model(model, scores, heart)

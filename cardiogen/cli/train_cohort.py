@@ -68,9 +68,10 @@ def train_on_cohort(settings: DeformationTraining, out: Path, *, overwrite: bool
     require_enough(len(hearts))
     encoded, more = encode_cohort(base.model, hearts)
     faults += [f"{heart.subject_id}: {error}" for heart, error in more]
-    kept = [heart for heart in hearts if heart.subject_id not in {h.subject_id for h, _ in more}]
     require_enough(len(encoded))
-    codes = cohort_codes(base.model, encoded, [heart.factors for heart in kept])
+    codes = cohort_codes(
+        base.model, [code for _, code in encoded], [heart.factors for heart, _ in encoded]
+    )
     model = adapt(base.model, codes)
     if len(encoded) < 2 * model.latent_size:
         text = _FEW.format(used=len(encoded), scores=model.latent_size)

@@ -22,11 +22,8 @@ from cardiogen.models.conditional import ConditionalGaussian
 from cardiogen.models.cycle import HARMONICS
 from cardiogen.models.deformation.adaptation import MotionGivenShape, shape_features
 from cardiogen.models.deformation.decoder import VelocityDecoder
-from cardiogen.models.deformation.encoding import EncodedHeart, HeartEncoder
-from cardiogen.models.deformation.individual import (
-    seen_motion,
-    smooth_curves,
-)
+from cardiogen.models.deformation.encoding import EncodedHeart
+from cardiogen.models.deformation.individual import seen_motion, smooth_curves
 from cardiogen.models.deformation.model import DeformationModel
 from cardiogen.models.deformation.modes import VelocityModes
 from cardiogen.models.protocol import encode_condition
@@ -73,41 +70,35 @@ class CohortCodes:
 
 def encode_cohort(
     model: DeformationModel, hearts: Listing[Sequence]
-) -> tuple[list[EncodedHeart], list[tuple[Sequence, CardiogenError]]]:
+) -> tuple[list[tuple[Sequence, EncodedHeart]], list[tuple[Sequence, CardiogenError]]]:
     """Encode label maps of end diastole and any other frames; see ``encoding``.
 
     Returns:
-        The encoded hearts in their order, and those that could not be, with the reason.
+        Hearts with their codes, in their order, and those that could not be encoded, with why.
     """
-    encoder = HeartEncoder(model.decoder, typical_scores(model))
     found, refused = [], []
     for heart in progress(hearts, "encoding hearts"):
         try:
-            found.append(encoder.encode(heart))
+            found.append((heart, model.encoder.encode(heart)))
         except CardiogenError as error:
             refused.append((heart, error))
 
     return found, refused
 
 
-def typical_scores(model: DeformationModel) -> Array:
-    """Return the scores of the mean heart ``(S,)``."""
-    return model.prior(encode_condition(Factors())).mean.numpy()
-
-
 def cohort_codes(
     model: DeformationModel, hearts: Listing[EncodedHeart], factors: Listing[Factors]
 ) -> CohortCodes:
     """Return scores and features of encoded hearts."""
-    decoder, typical = model.decoder, typical_scores(model)
-    prior = model.prior(encode_condition(Factors())).covariance.numpy()
+    decoder, prior = model.decoder, model.prior(encode_condition(Factors()))
+    typical, spread = prior.mean.numpy(), prior.covariance.numpy()
     beats = slice(decoder.modes.ed_size, None)
     scores, leftover, times, features, ejection = [], [], [], [], []
     for heart, known in zip(hearts, factors, strict=True):
         later = np.mod(heart.phases, 1.0) != 0
         phases, motion = heart.phases[later], heart.motion.flatten(1).double().numpy()[later]
         mean, _ = seen_motion(
-            decoder.modes, phases, motion, typical[beats], _PRIOR_EXCESS * prior[beats, beats]
+            decoder.modes, phases, motion, typical[beats], _PRIOR_EXCESS * spread[beats, beats]
         )
         scores.append(np.concatenate([ed_scores(decoder, heart), mean]))
         _, shown = decoder.modes.heart_velocities(scores[-1], phases)
@@ -193,10 +184,10 @@ def _with_cohort_modes(
     values, rows = _principal_rows(series)
     scale = values / np.sqrt(len(series))
     scores = np.concatenate([codes.scores, series @ rows.T / scale], axis=1)
-    more = len(rows)
-    tril = np.zeros((len(latents.residual_tril) + more,) * 2)
-    tril[:-more, :-more] = latents.residual_tril
-    tril[-more:, -more:] = _STILL * np.eye(more)
+    size, more = len(latents.residual_tril), len(rows)
+    tril = np.zeros((size + more, size + more))
+    tril[:size, :size] = latents.residual_tril
+    tril[size:, size:] = _STILL * np.eye(more)
     grown = DeformationModel(
         VelocityDecoder(model.decoder.template, replace(
             modes,

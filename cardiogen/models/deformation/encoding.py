@@ -7,7 +7,7 @@ voxels. Frames are treated by themselves: any subset of them gives what it shows
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -103,19 +103,30 @@ class HeartEncoder:
         still = observed.labels[observed.ed]
         start = fit_template(still, observed.grid, orientation=observed.orientation)
         mesh = torch.from_numpy(heart_vertices(start.z[None])).float()
-        ed = self.labels.fit(still, observed.grid, start.pose, self.meshes.fit_ed(mesh)[0])
-        motion = [
+        heart = self.follow(
+            observed, start.pose, self.meshes.fit_ed(mesh)[0], self._starts(observed.phases)
+        )
+
+        return replace(heart, margin=start.margin)
+
+    def follow(self, observed: Sequence, pose: Pose, ed: Tensor, motion: Tensor) -> EncodedHeart:
+        """Return the velocities that follow the voxels of all frames, one of them end diastole.
+
+        Args:
+            observed: label maps.
+            pose: of the heart.
+            ed: where v_ed starts ``(3, A)`` mm.
+            motion: where v_t start ``(T, 3, A)`` mm.
+        """
+        ed = self.labels.fit(observed.labels[observed.ed], observed.grid, pose, ed)
+        found = [
             torch.zeros_like(ed)
             if number == observed.ed
-            else self.labels.fit(labels, observed.grid, start.pose, begin, onward=ed)
-            for number, (labels, begin) in enumerate(
-                zip(observed.labels, self._starts(observed.phases), strict=True)
-            )
+            else self.labels.fit(labels, observed.grid, pose, begin, onward=ed)
+            for number, (labels, begin) in enumerate(zip(observed.labels, motion, strict=True))
         ]
 
-        return EncodedHeart(
-            start.pose, ed, torch.stack(motion), np.asarray(observed.phases), start.margin
-        )
+        return EncodedHeart(pose, ed, torch.stack(found), np.asarray(observed.phases))
 
     def _starts(self, phases: Array) -> Tensor:
         """Return the typical motion at phases, its base descending as patients' do."""

@@ -21,7 +21,7 @@ from cardiogen.models.deformation.modes import VelocityModes
 
 Array = NDArray[np.float64]
 
-_NOISE = 1e-3
+_NOISE = 2e-3
 
 
 def motion_operator(modes: VelocityModes, phases: Array) -> tuple[Array, Array]:
@@ -64,9 +64,7 @@ def seen_motion(
     operator, origin = motion_operator(modes, phases)
     seen = (motion @ modes.fields.T).ravel() - origin - operator @ mean
     shared = covariance @ operator.T
-    gain = np.linalg.solve(
-        operator @ shared + noise_mm**2 * np.eye(len(seen)), shared.T
-    ).T  # fmt: skip
+    gain = np.linalg.solve(operator @ shared + noise_mm**2 * np.eye(len(seen)), shared.T).T
     left = covariance - gain @ shared.T
 
     return mean + gain @ seen, (left + left.T) / 2
@@ -82,7 +80,7 @@ def smooth_curves(phases: Array) -> Array:
     weights = np.arange(1.0, HARMONICS + 1) ** -4
     spread = time * np.concatenate([weights, weights])
     gram = spread @ time.T
-    ridge = _NOISE * 8.0 * weights[::2].sum()  # K(1/2, 1/2) = 4 (k^-4 for odd k), doubled
+    ridge = _NOISE * 4.0 * weights[::2].sum()  # K(1/2, 1/2): cos(pi k) - 1 is -2 for odd k
 
     return np.linalg.solve(gram + ridge * np.eye(len(gram)), spread)
 

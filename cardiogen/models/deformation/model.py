@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,8 +29,11 @@ from cardiogen.models.deformation.phenotypes import PhenotypeMap
 from cardiogen.models.deformation.surfaces import DistanceMaps
 from cardiogen.models.deformation.template import DeformationTemplate
 from cardiogen.models.distributions import GaussianMixture
-from cardiogen.models.protocol import Posterior
+from cardiogen.models.protocol import CONDITION_COLUMNS, Posterior
 from cardiogen.population.template import template_topology
+
+if TYPE_CHECKING:
+    from cardiogen.models.deformation.encoding import HeartEncoder
 
 Array = NDArray[np.float64]
 
@@ -76,6 +80,15 @@ class DeformationModel:
     def maps(self) -> DistanceMaps:
         """Distances around the template, which contours are compared with."""
         return DistanceMaps.of(self.decoder.template)
+
+    @cached_property
+    def encoder(self) -> HeartEncoder:
+        """What turns label maps into velocities; its matrices take seconds, so it is kept."""
+        from cardiogen.models.deformation.encoding import HeartEncoder
+
+        unknown = torch.full((len(CONDITION_COLUMNS),), torch.nan, dtype=torch.float64)
+
+        return HeartEncoder(self.decoder, self.prior(unknown).mean.numpy())
 
     def check_condition(self, condition: Tensor) -> None:
         """Refuse a factor outside its training range (D01) or an unseen combination (D02)."""

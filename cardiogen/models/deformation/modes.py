@@ -100,7 +100,8 @@ class VelocityModes:
         return (weights @ self._tensor("fields", scores)).unflatten(2, (3, -1))
 
     def _tensor(self, name: str, like: Tensor) -> Tensor:
-        return torch.from_numpy(getattr(self, name)).to(like)
+        # Worker processes share arrays that cannot be written; torch warns of them.
+        return torch.from_numpy(np.require(getattr(self, name), requirements="W")).to(like)
 
 
 def fourier_series(phases: ArrayLike, frames: Array) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,16 +16,13 @@ from cardiogen.models.deformation.cohort import (
     ed_features,
     ed_scores,
     ejection_fractions,
-    typical_scores,
 )
 from cardiogen.models.deformation.decoder import VelocityDecoder
-from cardiogen.models.deformation.encoding import EncodedHeart, HeartEncoder, has_end_diastole
+from cardiogen.models.deformation.encoding import EncodedHeart, has_end_diastole
 from cardiogen.models.deformation.individual import own_modes, seen_motion
+from cardiogen.models.deformation.model import DeformationModel
 from cardiogen.models.distributions import GaussianMixture
 from cardiogen.models.protocol import CONDITION_COLUMNS, Posterior
-
-if TYPE_CHECKING:
-    from cardiogen.models.deformation.model import DeformationModel
 
 Array = NDArray[np.float64]
 
@@ -49,7 +45,7 @@ def patient_posterior(model: DeformationModel, observed: Sequence, condition: Te
     Raises:
         CardiogenError: L37, L60, L61 for frames without a whole heart.
     """
-    heart = HeartEncoder(model.decoder, typical_scores(model)).encode(observed)
+    heart = model.encoder.encode(observed)
 
     return encoded_posterior(model, heart, condition)
 
@@ -130,26 +126,15 @@ def with_own_modes(model: DeformationModel, observed: Sequence, found: Posterior
         return found
     scores = found.latents.mean.numpy()
     ed, motion = model.decoder.modes.heart_velocities(scores, observed.phases)
-    fitter = HeartEncoder(model.decoder, scores).labels
-    start = torch.from_numpy(ed).float()
-    still = fitter.fit(observed.labels[observed.ed], observed.grid, found.pose, start)
-    later = [
-        torch.zeros_like(still)
-        if number == observed.ed
-        else fitter.fit(labels, observed.grid, found.pose, begin, onward=still)
-        for number, (labels, begin) in enumerate(
-            zip(observed.labels, torch.from_numpy(motion).float(), strict=True)
-        )
-    ]
-    heart = EncodedHeart(found.pose, still, torch.stack(later), np.asarray(observed.phases))
+    heart = model.encoder.follow(
+        observed, found.pose, torch.from_numpy(ed).float(), torch.from_numpy(motion).float()
+    )
 
     return replace(found, own=own_model(model, scores, heart))
 
 
 def own_model(model: DeformationModel, scores: Array, heart: EncodedHeart) -> DeformationModel:
     """Return the model whose modes show one heart at its scores."""
-    from cardiogen.models.deformation.model import DeformationModel
-
     later = np.mod(heart.phases, 1.0) != 0
     modes = own_modes(
         model.decoder.modes, scores, heart.ed.double().numpy().ravel(), heart.phases[later],

@@ -12,8 +12,8 @@ from cardiogen.data.sequence import Sequence
 from cardiogen.measure.overlap import dice
 from cardiogen.models.cycle import fourier_basis
 from cardiogen.models.deformation.adaptation import MotionGivenShape, shape_features
-from cardiogen.models.deformation.cohort import CohortCodes, adapt, cohort_codes, typical_scores
-from cardiogen.models.deformation.encoding import EncodedHeart, HeartEncoder
+from cardiogen.models.deformation.cohort import CohortCodes, adapt, cohort_codes
+from cardiogen.models.deformation.encoding import EncodedHeart
 from cardiogen.models.deformation.individual import own_modes, seen_motion
 from cardiogen.models.deformation.label_codes import LabelFitter
 from cardiogen.models.deformation.model import DeformationModel, is_adapted
@@ -91,9 +91,8 @@ class TestEncoder:
     def test_frames_without_end_diastole_are_refused(self, small_model):
         heart = seen_heart(small_model, 3, oblique(False))
         late = heart.with_(phases=np.array([0.35]), labels=heart.labels[1:], ed=0, es=0)
-        encoder = HeartEncoder(small_model.decoder, typical_scores(small_model))
         with pytest.raises(CardiogenError, match="no frame at end diastole"):
-            encoder.encode(late)
+            small_model.encoder.encode(late)
 
 
 class TestOwnModes:
@@ -212,7 +211,7 @@ def adapted(small_model) -> DeformationModel:
 
 class TestAdaptation:
     def test_the_prior_moves_to_the_cohort(self, small_model, adapted):
-        before, after = typical_scores(small_model), typical_scores(adapted)
+        before, after = small_model.encoder.typical, adapted.encoder.typical
         assert 3.0 < after[0] - before[0] < 5.0
         unknown = torch.full((5,), torch.nan, dtype=torch.float64)
         np.linalg.cholesky(adapted.prior(unknown).covariance.numpy())
