@@ -146,6 +146,8 @@ def main() -> None:
     for truth, error in refused:
         print(f"not encoded: {truth.subject_id}: {error}")
     truths, hearts = [truth for truth, _ in found], [heart for _, heart in found]
+    for text in dict.fromkeys(n.text for truth in truths for n in truth.notes if n.code == "L63"):
+        print(f"left and right: {text}")
     encoded = pd.DataFrame(
         [encoding_row(model, truth, heart) for truth, heart in zip(truths, hearts, strict=True)]
     )

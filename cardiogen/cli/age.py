@@ -200,7 +200,7 @@ def _series(
         moved = counterfactual(
             latents, subject.latent, given=own, wanted=encode_condition(factors)
         )
-        if not loaded.model.is_possible(moved):
+        if not subject.model.is_possible(moved):
             raise CardiogenError(
                 "D03", name, found="a heart that ejects more than it holds",
                 expected="a heart", remedy="a target nearer to the subject's own factors",
@@ -240,7 +240,7 @@ def _write(
     for shown in series:
         sequence = with_labels(
             decode_sequence(
-                loaded.model, shown.latent, frame_phases(frames), pose=subject.pose,
+                subject.model, shown.latent, frame_phases(frames), pose=subject.pose,
                 factors=shown.factors, subject_id=shown.name,
             ),
             subject.pose, grid=subject.grid, spacing_mm=subject.spacing_mm,

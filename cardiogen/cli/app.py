@@ -211,15 +211,19 @@ def train_command(
     out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
     model: Annotated[
         str | None,
-        typer.Option(help="linear, the default, deformation, mesh, volume or sequence."),
+        typer.Option(help="linear, the default, pca, deformation, mesh, volume or sequence."),
     ] = None,
     cohort: Annotated[
         str | None,
         typer.Option(help="population, the default, or a folder of label maps (deformation)."),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="Deformation bundle that is adapted to such a folder.")
+        str | None,
+        typer.Option(
+            help="Deformation bundle that is adapted to such a folder; default: shipped."
+        ),
     ] = None,
+    orientation: OrientationFlag = None,
     n: Annotated[
         int | None, typer.Option("-n", "--n", help="Training hearts; default: 2000.")
     ] = None,
@@ -229,11 +233,13 @@ def train_command(
         typer.Option(help="Instead of these settings: TOML file, or a preset such as linear."),
     ] = None,
     jobs: Annotated[
-        int, typer.Option(min=1, max=256, help="Processes that make data; same result.")
-    ] = 1,
+        int | None,
+        typer.Option(min=1, max=256, help="Processes that make data; same result; default: 1."),
+    ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Where networks are trained.")
-    ] = "auto",
+        Literal["auto", "cpu", "cuda"] | None,
+        typer.Option(help="Where networks are trained; default: auto."),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -242,8 +248,8 @@ def train_command(
     from cardiogen.cli.train import train
 
     folder = train(
-        out, model=model, cohort=cohort, base=base, n=n, seed=seed, config=config, jobs=jobs,
-        device=device, overwrite=overwrite,
+        out, model=model, cohort=cohort, base=base, orientation=orientation, n=n, seed=seed,
+        config=config, jobs=jobs, device=device, overwrite=overwrite,
     )  # fmt: skip
     _show(str(folder), {"bundle": str(folder)}, as_json)
 
@@ -268,6 +274,9 @@ def evaluate_command(
     beside: Annotated[
         list[Path] | None, typer.Option(help="One more bundle for the same tables; may repeat.")
     ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Bundle of the baseline; default: the one shipped.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -277,7 +286,7 @@ def evaluate_command(
 
     folder = evaluate(
         bundle, out=out, cohort=cohort, size=size, n=n, seed=seed, beside=beside or (),
-        overwrite=overwrite,
+        against=against, overwrite=overwrite,
     )  # fmt: skip
     counts = json.loads((folder / "report.json").read_text(encoding="utf-8"))["verdicts"]
     lines = [

@@ -28,9 +28,10 @@ def evaluate(
     n: int | None = None,
     seed: int = 0,
     beside: Iterable[str | Path] = (),
+    against: str | Path | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Evaluate a bundle beside the shipped linear model, other bundles and simple baselines.
+    """Evaluate a bundle beside a baseline, other bundles and simple rivals.
 
     Args:
         bundle: bundle folder; by default the one inside the package.
@@ -41,6 +42,7 @@ def evaluate(
         n: held-out hearts (or patients) instead of those of ``size``.
         seed: same seed, same report.
         beside: more bundles, for the same tables.
+        against: the baseline that all are held against; by default the shipped linear model.
         overwrite: whether ``out`` may be replaced.
 
     Returns:
@@ -66,10 +68,10 @@ def evaluate(
     # Before the work, not after it.
     check_replaceable(folder, overwrite)
     others = list(beside)
-    inputs = [*([] if bundle is None else [bundle]), *others]
+    inputs = [each for each in (bundle, against, *others) if each is not None]
     check_apart(folder, [*inputs, *([] if cohort == POPULATION else [cohort])])
-    judged, shipped = load_model(bundle), load_model(None)
-    loaded = _named([judged, *(load_model(other) for other in others)], shipped)
+    judged, rival = load_model(bundle), load_model(against)
+    loaded = _named([judged, *(load_model(other) for other in others)], rival)
     baseline = next(reversed(loaded))
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         evaluation = evaluate_models(
@@ -89,10 +91,10 @@ def evaluate(
     return folder
 
 
-def _named(judged: Iterable[LoadedModel], shipped: LoadedModel) -> dict[str, LoadedModel]:
-    """Return models under names of their own, none twice, the shipped one last."""
+def _named(judged: Iterable[LoadedModel], rival: LoadedModel) -> dict[str, LoadedModel]:
+    """Return models under names of their own, none twice, the baseline last."""
     named: dict[str, LoadedModel] = {}
-    seen = {shipped.facts["weights_sha256"]}
+    seen = {rival.facts["weights_sha256"]}
     for each in judged:
         if each.facts["weights_sha256"] in seen:
             continue
@@ -100,5 +102,5 @@ def _named(judged: Iterable[LoadedModel], shipped: LoadedModel) -> dict[str, Loa
         name = each.facts["name"]
         name = f"{name} (bundle)" if name in _TAKEN else name
         named[f"{name} ({len(named) + 1})" if name in named else name] = each
-    name = shipped.facts["name"]
-    return named | {f"{name} (shipped)" if name in named else name: shipped}
+    name = rival.facts["name"]
+    return named | {f"{name} (baseline)" if name in named else name: rival}

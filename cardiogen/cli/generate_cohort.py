@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from cardiogen.base import CardiogenError, Exit, atomic_folder, progress
 from cardiogen.cli.generate_heart import Made, Shared, decoded, make, thumbnail
 from cardiogen.cli.generate_latents import latent_count, latent_of
@@ -127,6 +129,9 @@ def _go_on(
         whole: each heart's folder appears as a whole.
     """
     tables = CohortTables.resume(folder, _columns(loaded), facts, len(plan))
+    if tables.done > len(plan):
+        text = f"{folder} holds {tables.done} hearts, more than -n {len(plan)}: all are kept"
+        typer.echo(f"cardiogen: note O05 {text}", err=True)
     store = MeshStore.open(folder / STORE) if shared.store else None
     if store is not None:
         store.truncate(tables.done)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cardiogen.data.grid import Grid
     from cardiogen.data.nifti_geometry import Prefer
     from cardiogen.data.sequence import Orientation, Sequence
-    from cardiogen.models.protocol import Posterior
+    from cardiogen.models.protocol import AnyModel, Posterior
     from cardiogen.models.store import LoadedModel
     from cardiogen.population.pose import Pose
 
@@ -32,6 +32,7 @@ class Subject:
         name: neutral name.
         factors: what is known of it.
         latent: ``(Z,)``; of an observed heart the mean of its posterior.
+        model: what decodes it: of an observed heart its own, if it has one.
         pose: from the heart's frame to the world.
         grid: lattice of its label maps; None for a generated heart.
         spacing_mm: voxel size of the label maps of a generated heart.
@@ -43,6 +44,7 @@ class Subject:
     name: str
     factors: Factors
     latent: Tensor
+    model: AnyModel
     pose: Pose
     grid: Grid | None
     spacing_mm: float
@@ -106,6 +108,7 @@ def observed_subject(
         name=seen.subject_id,
         factors=factors,
         latent=posterior.latents.mean,
+        model=posterior.own or loaded.model,
         pose=posterior.pose,
         grid=seen.grid,
         spacing_mm=1.25,
@@ -164,6 +167,7 @@ def generated_subject(folder: Path, given: Factors, loaded: LoadedModel) -> Subj
         name=folder.resolve().name,
         factors=factors,
         latent=draw_latent(loaded.model, encode_condition(factors), seed=seed, index=index),
+        model=loaded.model,
         pose=typical_pose(),
         grid=None,
         spacing_mm=spacing,

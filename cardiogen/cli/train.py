@@ -6,9 +6,11 @@ from pathlib import Path
 
 from cardiogen.base.files import check_replaceable
 from cardiogen.cli.requests import check_apart, usage_error
+from cardiogen.data.sequence import Orientation
 from cardiogen.engine.config import (
     DeformationTraining,
     LinearTraining,
+    PcaTraining,
     Training,
     build_training,
     find_config,
@@ -49,6 +51,8 @@ longitudinal studies (MESA, Eng 2016: +8.0 g per decade). The model knows health
 _KINDS = {
     "linear": "linear: PCA of end-diastolic shape and Fourier motion, conditional Gaussian on "
     "factors",
+    "pca": "pca: PCA of end-diastolic vertices and their Fourier motion, conditional Gaussian on "
+    "factors",
     "deformation": "deformation: a template moved by exponentials of smooth velocities, shape and "
     "Fourier motion; conditional Gaussian on factors",
     "mesh": "mesh: variational autoencoder of vertices, graph network over space and transformer "
@@ -65,6 +69,7 @@ _GIVES = {
 _VOXEL_SIZE = "{latent} latents; {shape} voxels of {spacing_mm} mm"
 _SIZES = {
     "linear": "{ed_modes} end-diastolic and {motion_modes} motion scores",
+    "pca": "{ed_modes} end-diastolic and {motion_modes} motion scores",
     "deformation": "{ed_modes} end-diastolic and {motion_modes} motion scores",
     "mesh": "{latents} latents and {noise_modes} modes of a smooth residual",
     "volume": _VOXEL_SIZE,
@@ -72,6 +77,7 @@ _SIZES = {
 }
 _TRAININGS: dict[str, type[Training]] = {
     "linear": LinearTraining,
+    "pca": PcaTraining,
     "deformation": DeformationTraining,
     "mesh": MeshTraining,
     "volume": VolumeTraining,
@@ -85,51 +91,61 @@ def train(
     model: str | None = None,
     cohort: str | None = None,
     base: str | None = None,
+    orientation: Orientation | None = None,
     n: int | None = None,
     seed: int | None = None,
     config: str | Path | None = None,
-    jobs: int = 1,
-    device: str = "auto",
+    jobs: int | None = None,
+    device: str | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Train a model and write its bundle.
 
     Args:
         out: bundle folder to make.
-        model: kind of model: ``linear``, the default, ``deformation``, ``mesh``, ``volume`` or
-            ``sequence``.
+        model: kind of model: ``linear``, the default, ``pca``, ``deformation``, ``mesh``,
+            ``volume`` or ``sequence``.
         cohort: ``population``, the embedded reference population and the default; for a
             deformation model also a folder of label maps, see ``cli.train_cohort``.
-        base: bundle of the deformation model that is adapted to such a folder.
+        base: bundle of the deformation model that is adapted to such a folder, by default the
+            shipped one; found as every ``model`` is: a local folder of that name comes first.
+        orientation: ``trusted`` if the headers of such a folder are known not to mirror hearts,
+            ``mirrored`` if they do, ``assumed`` to let the hearts decide together; by default
+            what the headers say.
         n: number of training hearts, by default 2000; of a folder at most so many.
         seed: same seed, same model; by default 0.
         config: TOML file with the settings of ``engine.config``, or the name of a preset such as
-            ``linear``, which made the shipped model; instead of the four arguments, of which
+            ``linear``, which made the shipped model; instead of the arguments above, of which
             only ``model`` may say the same beside it.
-        jobs: processes that make training data; on one thread each they do not change a bit.
-        device: ``auto``, ``cpu`` or ``cuda``, for networks.
+        jobs: processes that make training data, by default one; on one thread each they do not
+            change a bit.
+        device: ``auto``, the default, ``cpu`` or ``cuda``, for networks.
         overwrite: whether ``out`` may be replaced.
 
     Raises:
         CardiogenError: M07 for settings that are unknown or out of range, U01 for settings beside
-            ``config`` or a config of another model, O01 if ``out`` exists.
+            ``config``, a config of another model, or settings that the training would not use,
+            O01 if ``out`` exists.
     """
     out = Path(out)
     # Before the training, not after it.
     check_replaceable(out, overwrite)
-    flags = {"model": model, "cohort": cohort, "base": base, "n": n, "seed": seed}
+    flags = {
+        "model": model, "cohort": cohort, "base": base, "orientation": orientation, "n": n,
+        "seed": seed,
+    }  # fmt: skip
     settings = _settings(out, {k: v for k, v in flags.items() if v is not None}, config)
-    if base is not None and settings.cohort == "population":
-        raise usage_error(
-            "--base", "a bundle to adapt, and no cohort", "--cohort DIR beside it",
-            "leaving --base out",
-        )  # fmt: skip
+    if isinstance(settings, DeformationTraining):
+        _check_used(settings, jobs=jobs, device=device)
+    jobs, device = 1 if jobs is None else jobs, device or "auto"
     if isinstance(settings, DeformationTraining) and settings.cohort != "population":
         from cardiogen.cli.train_cohort import train_on_cohort
 
         return train_on_cohort(settings, out, overwrite=overwrite)
     if isinstance(settings, DeformationTraining):
         trained = _deformation(settings, jobs)
+    elif isinstance(settings, PcaTraining):
+        trained = _pca(settings, jobs)
     elif isinstance(settings, MeshTraining):
         trained = _mesh(settings, device)
     elif isinstance(settings, VolumeTraining | SequenceTraining):
@@ -152,6 +168,15 @@ def _linear(settings: LinearTraining) -> StoredModel:
             motion_variance=settings.motion_variance,
         )
     )
+
+
+def _pca(settings: PcaTraining, jobs: int) -> StoredModel:
+    from cardiogen.models.pca import pca_from_population
+
+    return pca_from_population(
+        settings.n, settings.seed, ed_modes=settings.ed_modes,
+        motion_modes=settings.motion_modes, fits=settings.fits, jobs=jobs,
+    )  # fmt: skip
 
 
 def _deformation(settings: DeformationTraining, jobs: int) -> StoredModel:
@@ -201,6 +226,22 @@ def _card(model: StoredModel, name: str, settings: Training) -> str:
         name=name, kind=_KINDS[model.kind], n=settings.n, seed=settings.seed, licence=_LICENCE,
         size=_SIZES[model.kind].format(**facts), gives=gives.format(**facts), **spans,
     )  # fmt: skip
+
+
+def _check_used(settings: DeformationTraining, *, jobs: int | None, device: str | None) -> None:
+    """Refuse (U01) settings that were made and would not be used."""
+    if settings.cohort == "population":
+        unused = settings.model_fields_set & {"base", "orientation"}
+        kind, remedy = "the population, no folder", "cohort = DIR beside them, or no such setting"
+    else:
+        unused = settings.model_fields_set & {"seed", "ed_modes", "fields", "motion_modes"}
+        unused |= {k for k, v in (("jobs", jobs), ("device", device)) if v is not None}
+        kind, remedy = "a folder of label maps, that adapts a bundle", "leaving them out"
+    if unused:
+        raise usage_error(
+            ", ".join(sorted(unused)), "set, but without a use",
+            f"settings of a training on {kind}", remedy,
+        )  # fmt: skip
 
 
 def _settings(out: Path, flags: dict[str, object], config: str | Path | None) -> Training:

@@ -7,9 +7,10 @@ from pathlib import Path
 import typer
 
 from cardiogen.base import CardiogenError, progress
+from cardiogen.base.errors import printable
 from cardiogen.cli.requests import check_apart
 from cardiogen.data.cohort import load_sequence, read_cohort
-from cardiogen.data.sequence import Sequence
+from cardiogen.data.sequence import Orientation, Sequence
 from cardiogen.engine.config import DeformationTraining
 from cardiogen.models.deformation.cohort import adapt, cohort_codes, encode_cohort, require_enough
 from cardiogen.models.deformation.model import DeformationModel
@@ -25,6 +26,7 @@ _CARD = """# Model card: {name}
 | prior | {base}, weights {sha:.12} |
 | adapted to | {used} subjects of the cohort {cohort}; {left} could not be used |
 | motion | a Gaussian process of the shape at end diastole (length {length:g}, noise {noise:g}) |
+| left and right | {sides} |
 | conditions | as the prior; what factors do was not learned again |
 | size | {scores} scores |
 | licence | {licence} |
@@ -63,12 +65,13 @@ def train_on_cohort(settings: DeformationTraining, out: Path, *, overwrite: bool
         )  # fmt: skip
     folder = Path(settings.cohort)
     check_apart(out, [folder, base.bundle.path])
-    hearts, faults = _read(folder, settings.n)
+    hearts, faults = _read(folder, settings.n, settings.orientation)
     # Before minutes of encoding, not after them.
     require_enough(len(hearts))
     encoded, more = encode_cohort(base.model, hearts)
     faults += [f"{heart.subject_id}: {error}" for heart, error in more]
     require_enough(len(encoded))
+    sides = _sides([heart for heart, _ in encoded], settings.orientation)
     codes = cohort_codes(
         base.model, [code for _, code in encoded], [heart.factors for heart, _ in encoded]
     )
@@ -79,7 +82,7 @@ def train_on_cohort(settings: DeformationTraining, out: Path, *, overwrite: bool
     name = f"deformation-{folder.resolve().name}-{len(encoded)}"
     return save_model(
         out, model, name=name, licence=_LICENCE, overwrite=overwrite,
-        card=_card(name, model, base, folder, faults),
+        card=_card(name, model, base, folder, sides, faults),
         training_data={
             "cohort": folder.resolve().name, "n": len(encoded), "left_out": len(faults),
             "base": base.facts["weights_sha256"],
@@ -87,7 +90,9 @@ def train_on_cohort(settings: DeformationTraining, out: Path, *, overwrite: bool
     )  # fmt: skip
 
 
-def _read(folder: Path, most: int) -> tuple[list[Sequence], list[str]]:
+def _read(
+    folder: Path, most: int, orientation: Orientation | None
+) -> tuple[list[Sequence], list[str]]:
     """Return the subjects with label maps of ED and another frame, and why others have none."""
     hearts, faults = [], []
     for subject in progress(read_cohort(folder)[:most], "reading"):
@@ -99,12 +104,27 @@ def _read(folder: Path, most: int) -> tuple[list[Sequence], list[str]]:
         if heart.labels is None or len(heart) < 2:
             faults.append(f"{subject.subject_id}: label maps of one frame")
             continue
-        hearts.append(heart)
+        hearts.append(heart.with_(orientation=orientation or heart.orientation))
     return hearts, faults
 
 
+def _sides(hearts: list[Sequence], orientation: Orientation | None) -> str:
+    """Return who decided whether headers mirror hearts; what fits decided is told at once."""
+    # The same note in every heart that took part.
+    decided = dict.fromkeys(n.text for heart in hearts for n in heart.notes if n.code == "L63")
+    for text in decided:
+        typer.echo(f"cardiogen: note L63 {printable(text)}", err=True)
+
+    return printable("; ".join(decided) or orientation or "as the headers say")
+
+
 def _card(
-    name: str, model: DeformationModel, base: LoadedModel, folder: Path, faults: list[str]
+    name: str,
+    model: DeformationModel,
+    base: LoadedModel,
+    folder: Path,
+    sides: str,
+    faults: list[str],
 ) -> str:
     used, scores = len(model.cohort.cohort_features), model.latent_size
     length, noise = model.cohort.cohort_kernel
@@ -113,5 +133,6 @@ def _card(
     return _CARD.format(
         name=name, base=base.facts["name"], sha=base.facts["weights_sha256"], used=used,
         cohort=folder.resolve().name, left=len(faults), length=length, noise=noise, scores=scores,
-        licence=_LICENCE, few=few, faults="\n".join(f"- {f}" for f in faults) or "None.",
+        sides=sides, licence=_LICENCE, few=few,
+        faults="\n".join(f"- {f}" for f in faults) or "None.",
     )  # fmt: skip

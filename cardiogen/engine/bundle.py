@@ -40,7 +40,7 @@ class Description(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     schema_version: int = Field(ge=1)
-    kind: Literal["linear", "deformation", "mesh", "volume", "sequence"]
+    kind: Literal["linear", "pca", "deformation", "mesh", "volume", "sequence"]
     name: str
     cardiogen_version: str
     architecture: dict[str, int | float | str]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cardiogen.base import CardiogenError
 from cardiogen.base.strict_json import read_small
+from cardiogen.data.sequence import Orientation
 
 # tomllib takes time quadratic in the parts of a dotted key.
 _MAX_DOTS = 100
@@ -37,13 +38,29 @@ class LinearTraining(Training):
     motion_variance: float = Field(default=0.995, gt=0.5, lt=1.0, description="by motion modes")
 
 
+class PcaTraining(Training):
+    """Settings of ``models.pca``."""
+
+    model: Literal["pca"] = "pca"
+    ed_modes: int = Field(default=80, ge=1, le=2000, description="scores of end diastole")
+    motion_modes: int = Field(default=80, ge=1, le=2000, description="scores of motion")
+    fits: int = Field(default=32, ge=2, le=1000, description="label maps that tell the noise")
+
+
 class DeformationTraining(Training):
     """Settings of ``models.deformation``."""
 
     model: Literal["deformation"] = "deformation"
     cohort: str = Field(default="population", description="or a folder of label maps")
     n: int = Field(default=2000, ge=1, le=1_000_000, description="training hearts, at most")
-    base: str = Field(default="deformation", description="bundle that a folder adapts")
+    base: str = Field(
+        default="deformation",
+        description="bundle that a folder adapts, found as --model is: a folder, else a shipped "
+        "model of that name",
+    )
+    orientation: Orientation | None = Field(
+        default=None, description="overrides what a folder's headers say of left and right"
+    )
     ed_modes: int = Field(default=96, ge=1, le=2000, description="scores of end diastole")
     fields: int = Field(default=64, ge=1, le=2000, description="spatial fields of motion")
     motion_modes: int = Field(default=64, ge=1, le=2000, description="scores of motion")

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiogen.data.grid import Grid
-from cardiogen.data.sequence import Orientation
+from cardiogen.data.sequence import Orientation, Sequence
 from cardiogen.engine.contours import FrameObservation, observe_frame, require_heart
 from cardiogen.engine.map_estimate import MapFit, fit_with_chirality
-from cardiogen.population.anatomy import COORDINATE_COUNT, COORDINATES
+from cardiogen.population.anatomy import COORDINATE_COUNT, COORDINATES, heart_vertices
 from cardiogen.population.lattice import surface_distances
 from cardiogen.population.pose import Pose
 
@@ -123,3 +123,20 @@ def fit_template(
     mean, sd = shape_prior()
     seen = RayObservations(lambda z: z[None], [observe_frame(labels, grid)])
     return fit_with_chirality(seen, mean, np.diag(sd**2), labels, grid, orientation)
+
+
+def fit_frames(observed: Sequence) -> tuple[Array, list[MapFit]]:
+    """Return the template's meshes ``(T, V, 3)`` mm in the world of label maps, and their fits.
+
+    Every frame is fitted by itself: vertices correspond as far as contours show it, and how
+    material turns about the long axis they do not show.
+
+    Raises:
+        CardiogenError: see :func:`fit_template`.
+    """
+    fits = [
+        fit_template(labels, observed.grid, orientation=observed.orientation)
+        for labels in observed.labels
+    ]
+
+    return np.stack([f.pose.to_world(heart_vertices(f.z[None])[0]) for f in fits]), fits

@@ -100,12 +100,12 @@ def _changed(model: AnyModel, latent: torch.Tensor) -> float | None:
     return float((one != other).sum())
 
 
-def folded(model: AnyModel, scores: Array, frames: int) -> tuple[int, int] | None:
+def folded(model: AnyModel, latent: Array, frames: int) -> tuple[int, int] | None:
     """Return how many cells fold over the cycle, and in how many fields; None without fields."""
     if not isinstance(model, DeformationModel):
         return None
     decoder = model.decoder
-    ed, beat = decoder.modes.heart_velocities(scores, frame_phases(frames))
+    ed, beat = decoder.modes.heart_velocities(model.scores(latent), frame_phases(frames))
     velocities = torch.from_numpy(np.concatenate([ed[None], beat])).float()
     with torch.no_grad():
         mask = ops.folding(decoder.template.displacement(velocities)).mask.flatten(1)

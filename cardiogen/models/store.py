@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cardiogen import __version__
 from cardiogen.base import CardiogenError
 from cardiogen.engine.bundle import Array, Bundle, find_bundle, read_bundle, write_bundle
-from cardiogen.models.deformation.model import DeformationModel, is_adapted
+from cardiogen.models.deformation.model import DeformationModel
 from cardiogen.models.linear import LinearModel, LinearWeights
 from cardiogen.models.protocol import (
     CONDITION_COLUMNS,
@@ -117,9 +117,19 @@ def _linear_shapes(tensors: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
 
 
 def _deformation(bundle: Bundle) -> AnatomyModel:
-    names = DeformationModel.names(adapted=is_adapted(bundle.tensors))
+    names = DeformationModel.names(bundle.tensors)
     tensors = _checked(bundle, names, DeformationModel.shapes)
     model = DeformationModel.from_tensors(tensors, bundle.description.architecture)
+    model.latents.require_positive()
+
+    return model
+
+
+def _pca(bundle: Bundle) -> AnatomyModel:
+    from cardiogen.models.pca.model import PcaModel
+
+    tensors = _checked(bundle, PcaModel.names(), PcaModel.shapes)
+    model = PcaModel.from_tensors(tensors, bundle.description.architecture)
     model.latents.require_positive()
 
     return model
@@ -181,6 +191,7 @@ def _require_heart(model: AnyModel) -> None:
 # Kind in model.json -> how to make the model.
 _MODELS: dict[str, Callable[[Bundle], AnyModel]] = {
     "linear": _linear,
+    "pca": _pca,
     "deformation": _deformation,
     "mesh": _mesh,
     "volume": _volume,

@@ -205,7 +205,9 @@ def warp_points(points: Tensor, displacement: Tensor, grid: GridLike) -> Tensor:
     check_batch(points.shape[0], displacement.shape[0], "points", "displacement")
     voxels = _points_to_voxels(points, grid)
     field = displacement.to(torch.promote_types(displacement.dtype, torch.float32))
-    moved = voxels + sample(field, voxels.movedim(-1, 1)).movedim(1, -1)
+    # Single points read a single field in single precision, where kernels are.
+    coords = voxels.to(torch.promote_types(points.dtype, field.dtype))
+    moved = voxels + sample(field, coords.movedim(-1, 1)).movedim(1, -1)
 
     return transform_points(moved, grid_to_world(grid)).to(points.dtype)
 

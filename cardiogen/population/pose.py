@@ -64,3 +64,15 @@ def typical_pose(rng: np.random.Generator | None = None) -> Pose:
     """
     tilt = np.zeros((2, 3)) if rng is None else rng.normal(scale=0.1, size=(2, 3))
     return Pose.from_directions(_TYPICAL_Z + tilt[0], _TYPICAL_X + tilt[1], np.zeros(3))
+
+
+def rigid_pose(heart: NDArray, world: NDArray, *, mirrored: bool = False) -> Pose:
+    """Return the pose that brings heart-frame points ``(V, 3)`` nearest to world points.
+
+    Reference: Kabsch, Acta Cryst. A 1976. ``mirrored`` asks for a determinant of -1.
+    """
+    middle, center = heart.mean(axis=0), world.mean(axis=0)
+    u, _, vt = np.linalg.svd((world - center).T @ (heart - middle))
+    sign = np.sign(np.linalg.det(u @ vt)) * (-1.0 if mirrored else 1.0)
+    axes = (u * np.array([1.0, 1.0, sign])) @ vt
+    return Pose(axes, center - axes @ middle)

@@ -18,14 +18,10 @@ from cardiogen.base import keyed_rng, progress
 from cardiogen.data import Factors, Sequence, Structure
 from cardiogen.engine.fit_template import fit_template
 from cardiogen.measure import dice, mesh_volumes
-from cardiogen.models.conditional import fit_conditional
 from cardiogen.models.deformation.codes import CodeFitter
-from cardiogen.models.deformation.decoder import VelocityDecoder
 from cardiogen.models.deformation.model import DeformationModel
-from cardiogen.models.deformation.modes import fit_modes
-from cardiogen.models.deformation.phenotypes import PhenotypeMap
 from cardiogen.models.deformation.template import population_template
-from cardiogen.models.deformation.training import HeartCodes, mesh_codes
+from cardiogen.models.deformation.training import HeartCodes, fit_deformation, mesh_codes
 from cardiogen.population import (
     CineOptions,
     render_cine,
@@ -35,6 +31,7 @@ from cardiogen.population import (
 )
 from cardiogen.population.anatomy import heart_vertices
 from cardiogen.population.conditions import AGE_RANGE
+from cardiogen.population.heart import PopulationHeart
 from registration.tracking import track
 
 Array = NDArray[np.float64]
@@ -102,13 +99,19 @@ def track_cines(plan: Plan) -> list[Tracked]:
     return list(progress(found, "tracking cines", total=plan.hearts))
 
 
+def loop_heart(plan: Plan, index: int) -> PopulationHeart:
+    """Return heart ``index`` that is tracked."""
+    age = float(keyed_rng(plan.seed, "loop/age", index).uniform(*AGE_RANGE))
+
+    return sample_heart(plan.seed, index, Factors(age=age, sex="FM"[index % 2]))
+
+
 def track_cine(plan: Plan, index: int) -> Tracked:
     """Render the cine of a population heart, with two long axes, and track it."""
     import torch
 
     torch.set_num_threads(1)
-    age = float(keyed_rng(plan.seed, "loop/age", index).uniform(*AGE_RANGE))
-    heart = sample_heart(plan.seed, index, Factors(age=age, sex="FM"[index % 2]))
+    heart = loop_heart(plan, index)
     phases = np.arange(plan.frames) / plan.frames
     shown = heart.vertices(phases)
     grid = short_axis_grid(shown, heart.pose, _SPACING_MM, margin_mm=_MARGIN_MM)
@@ -171,15 +174,8 @@ def learn_model(plan: Plan, hearts: list[Tracked]) -> DeformationModel:
     groups = [same[k : k + _GROUP] for same in by_frames.values()
               for k in range(0, len(same), _GROUP)]  # fmt: skip
     codes = HeartCodes.joined([_codes(fitter, g) for g in progress(groups, "velocity codes")])
-    ed, motion = codes.ed.astype(np.float64), codes.motion.astype(np.float64)
-    modes = fit_modes(ed, motion, ed_modes=plan.ed_modes, fields=plan.fields,
-                      motion_modes=plan.motion_modes)  # fmt: skip
-    known = [i for i, f in enumerate(codes.factors) if f.age is not None]
-    scores = modes.encode(ed[known], motion[known])
-    latents = fit_conditional(scores, [codes.factors[i] for i in known])
-    phenotypes = PhenotypeMap.fit(scores, codes.phenotypes[known])
-
-    return DeformationModel(VelocityDecoder(template, modes), latents, phenotypes)
+    return fit_deformation(codes, template, ed_modes=plan.ed_modes, fields=plan.fields,
+                           motion_modes=plan.motion_modes)  # fmt: skip
 
 
 def unseen_cines(plan: Plan) -> list[Sequence]:

@@ -156,7 +156,7 @@ def test_an_interrupted_cohort_is_gone_on_with_bit_for_bit(tmp_path, tree, monke
     }
 
 
-def test_a_finished_cohort_takes_more_hearts_but_no_others(tmp_path, tree):
+def test_a_finished_cohort_takes_more_hearts_but_no_others(tmp_path, tree, capsys):
     few = generate(out=tmp_path / "c", n=2, resume=True, **SMALL)
     before = tree(few)
     more = tree(generate(out=tmp_path / "c", n=5, resume=True, **SMALL))
@@ -164,8 +164,9 @@ def test_a_finished_cohort_takes_more_hearts_but_no_others(tmp_path, tree):
     assert names
     assert {name: more[name] for name in names} == {name: before[name] for name in names}
     assert len(rows_of(few / "latents.csv")) == 5
-    # Asking for fewer takes none away.
+    # Asking for fewer takes none away, and says so.
     assert tree(generate(out=tmp_path / "c", n=3, resume=True, **SMALL)).keys() == more.keys()
+    assert "holds 5 hearts, more than -n 3: all are kept" in capsys.readouterr().err
     for other in ({"seed": 1}, {"age": 50.0}, {"frames": 12}):
         with pytest.raises(CardiogenError, match=r"CG-O05 .*a cohort made with"):
             generate(out=tmp_path / "c", n=6, resume=True, **SMALL | other)

@@ -86,7 +86,7 @@ def test_bundles_beside_have_names_of_their_own(shipped, models):
     name = shipped.facts["name"]
     # The bundle that is the shipped one stands once.
     assert list(_named([first], shipped)) == [name]
-    assert list(_named([again, again], shipped)) == [name, f"{name} (shipped)"]
+    assert list(_named([again, again], shipped)) == [name, f"{name} (baseline)"]
 
 
 def test_the_same_seed_gives_the_same_json(models, tiny):

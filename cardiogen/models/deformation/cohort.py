@@ -17,6 +17,7 @@ from cardiogen.data.factors import Factors
 from cardiogen.data.labels import Structure
 from cardiogen.data.mesh import Topology
 from cardiogen.data.sequence import Sequence
+from cardiogen.engine.chirality import margin, settle_chirality
 from cardiogen.measure.volumes import mesh_volumes
 from cardiogen.models.conditional import ConditionalGaussian
 from cardiogen.models.cycle import HARMONICS
@@ -45,7 +46,7 @@ class CohortCodes:
         scores: ``(N, S)``.
         leftover: velocities of every subject's frames that no scores give, ``(T, P)`` mm each.
         phases: of these frames.
-        features: of the shapes at end diastole ``(N, 4)``, see ``adaptation``.
+        features: of the shapes at end diastole ``(N, 5)``, see ``adaptation``.
         ejection: LVEF and RVEF over the frames ``(N, 2)``.
         factors: of the subjects, any missing.
     """
@@ -73,15 +74,23 @@ def encode_cohort(
 ) -> tuple[list[tuple[Sequence, EncodedHeart]], list[tuple[Sequence, CardiogenError]]]:
     """Encode label maps of end diastole and any other frames; see ``encoding``.
 
+    Headers that are ``assumed`` are settled first, for all hearts together: ``engine.chirality``.
+
     Returns:
-        Hearts with their codes, in their order, and those that could not be encoded, with why.
+        Hearts with their codes, in their order, as settled (a note L63 tells how), and those that
+        could not be encoded, with why.
     """
     found, refused = [], []
-    for heart in progress(hearts, "encoding hearts"):
+    settled, evidence = settle_chirality(hearts)
+    for heart, said in zip(progress(settled, "encoding hearts"), evidence, strict=True):
         try:
-            found.append((heart, model.encoder.encode(heart)))
+            code = model.encoder.encode(heart)
         except CardiogenError as error:
             refused.append((heart, error))
+            continue
+        if np.isfinite(said):
+            code = replace(code, margin=margin(said, mirrored=code.pose.mirrored))
+        found.append((heart, code))
 
     return found, refused
 
@@ -91,7 +100,7 @@ def cohort_codes(
 ) -> CohortCodes:
     """Return scores and features of encoded hearts."""
     decoder, prior = model.decoder, model.prior(encode_condition(Factors()))
-    typical, spread = prior.mean.numpy(), prior.covariance.numpy()
+    typical, spread = model.scores(prior.mean.numpy()), prior.covariance.numpy()
     beats = slice(decoder.modes.ed_size, None)
     scores, leftover, times, features, ejection = [], [], [], [], []
     for heart, known in zip(hearts, factors, strict=True):
@@ -138,7 +147,7 @@ def ed_scores(decoder: VelocityDecoder, heart: EncodedHeart) -> Array:
 
 
 def ed_features(decoder: VelocityDecoder, heart: EncodedHeart, factors: Factors) -> Array:
-    """Return the features of the shape at end diastole ``(4,)``."""
+    """Return the features of the shape at end diastole ``(5,)``."""
     still = replace(heart, motion=0 * heart.motion[:1], phases=np.zeros(1))
     vertices = heart.pose.to_heart(still.meshes(decoder)[0])
 

@@ -37,9 +37,18 @@ class VelocityDecoder:
             scores: ``(S,)``.
             phases: fractions of the cycle ``(T,)``.
         """
-        ed, frames = self.modes.heart_velocities(scores, phases)
+        return self.beating(self.shape(scores), scores, phases)
+
+    def shape(self, scores: Array) -> Tensor:
+        """Return the displacement of end diastole ``(1, 3, D, H, W)`` mm of one heart."""
+        ed, _ = self.modes.heart_velocities(scores, [])
         with torch.no_grad():
-            shape = self.template.displacement(torch.from_numpy(ed)[None].float())
+            return self.template.displacement(torch.from_numpy(ed)[None].float())
+
+    def beating(self, shape: Tensor, scores: Array, phases: ArrayLike) -> Array:
+        """Return the meshes ``(T, V, 3)`` of one heart whose :meth:`shape` is known."""
+        _, frames = self.modes.heart_velocities(scores, phases)
+        with torch.no_grad():
             beat = self.template.displacement(torch.from_numpy(frames).float())
             moved = self.template.move(self._points(len(frames)), beat)
             moved = self.template.move(moved, shape)

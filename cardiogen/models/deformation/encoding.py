@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cardiogen.base import CardiogenError
 from cardiogen.data.sequence import Sequence
+from cardiogen.engine.chirality import margin, settle_chirality
 from cardiogen.engine.contours import require_heart
 from cardiogen.engine.fit_template import fit_template
 from cardiogen.models.deformation.codes import CodeFitter
@@ -38,8 +39,8 @@ class EncodedHeart:
         ed: v_ed ``(3, A)`` mm.
         motion: v_t ``(T, 3, A)`` mm; zero at end diastole.
         phases: of the frames ``(T,)``.
-        margin: by how much the pose fits end diastole better than its mirror image; None if they
-            were not compared.
+        margin: by how much the pose fits end diastole better than its mirror image, negative where
+            the heart's cohort decided against its own fit; None if they were not compared.
     """
 
     pose: Pose
@@ -89,6 +90,8 @@ class HeartEncoder:
     def encode(self, observed: Sequence) -> EncodedHeart:
         """Return the velocities of a heart with label maps of end diastole and other frames.
 
+        An ``assumed`` header is decided by this heart alone; ``encode_cohort`` decides better.
+
         Raises:
             CardiogenError: L37, L60, L61 for frames without a whole heart, L49 without end
                 diastole.
@@ -100,6 +103,7 @@ class HeartEncoder:
             )  # fmt: skip
         for number, labels in enumerate(observed.labels):
             require_heart(labels, f"{observed.subject_id}, frame {number}")
+        (observed,), (said,) = settle_chirality([observed])
         still = observed.labels[observed.ed]
         start = fit_template(still, observed.grid, orientation=observed.orientation)
         mesh = torch.from_numpy(heart_vertices(start.z[None])).float()
@@ -107,7 +111,9 @@ class HeartEncoder:
             observed, start.pose, self.meshes.fit_ed(mesh)[0], self._starts(observed.phases)
         )
 
-        return replace(heart, margin=start.margin)
+        if not np.isfinite(said):
+            return replace(heart, margin=start.margin)
+        return replace(heart, margin=margin(said, mirrored=heart.pose.mirrored))
 
     def follow(self, observed: Sequence, pose: Pose, ed: Tensor, motion: Tensor) -> EncodedHeart:
         """Return the velocities that follow the voxels of all frames, one of them end diastole.

@@ -1,13 +1,14 @@
 """The deformation model: hearts as deformations of a template by smooth velocities.
 
-Latents are the scores of ``modes``; ``p(z | factors)`` is ``models.conditional``. Every latent
-decodes to a heart at any phases, and its cycle closes exactly. An exponential would fold only
-where a velocity is too steep for its lattice; ``codes`` keeps velocities smooth enough.
+Latents are the scores of ``modes``, moved by ``strokes`` so that stroke volumes are linear in
+them; ``p(z | factors)`` is ``models.conditional``. A model of one cohort or heart has no strokes.
+Every latent decodes to a heart at any phases, and its cycle closes exactly. An exponential would
+fold only where a velocity is too steep for its lattice; ``codes`` keeps velocities smooth enough.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from cardiogen.models.deformation.adaptation import MotionGivenShape
 from cardiogen.models.deformation.decoder import VelocityDecoder
 from cardiogen.models.deformation.modes import VelocityModes
 from cardiogen.models.deformation.phenotypes import PhenotypeMap
+from cardiogen.models.deformation.strokes import StrokeVolumes
 from cardiogen.models.deformation.surfaces import DistanceMaps
 from cardiogen.models.deformation.template import DeformationTemplate
 from cardiogen.models.distributions import GaussianMixture
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-_DENSE = np.arange(50) / 50.0
+# No heart ejects longer than two thirds of its cycle; what barely moves has its least volume
+# anywhere.
+_EJECTION = np.arange(34) / 50.0
 
 
 class DeformationModel:
@@ -51,6 +55,7 @@ class DeformationModel:
         latents: ConditionalGaussian,
         phenotypes: PhenotypeMap,
         *,
+        strokes: StrokeVolumes | None = None,
         cohort: MotionGivenShape | None = None,
     ) -> None:
         """Put a model together.
@@ -59,11 +64,13 @@ class DeformationModel:
             decoder: from latents to hearts.
             latents: their distribution given factors.
             phenotypes: as functions of latents.
+            strokes: from latents to scores; None if they are the same.
             cohort: how the hearts of a cohort beat, if the model was adapted to one.
         """
         self.decoder = decoder
         self.latents = latents
         self.phenotypes = phenotypes
+        self.strokes = strokes
         self.cohort = cohort
 
     @property
@@ -88,7 +95,7 @@ class DeformationModel:
 
         unknown = torch.full((len(CONDITION_COLUMNS),), torch.nan, dtype=torch.float64)
 
-        return HeartEncoder(self.decoder, self.prior(unknown).mean.numpy())
+        return HeartEncoder(self.decoder, self.scores(self.prior(unknown).mean.numpy()))
 
     def check_condition(self, condition: Tensor) -> None:
         """Refuse a factor outside its training range (D01) or an unseen combination (D02)."""
@@ -100,9 +107,13 @@ class DeformationModel:
 
     def decode(self, latent: Tensor, phases: ArrayLike) -> Array:
         """Return heart-frame meshes ``(T, V, 3)`` in mm of a latent ``(Z,)`` at any phases."""
-        scores = latent.detach().cpu().numpy().astype(np.float64)
+        scores = self.scores(latent.detach().cpu().numpy().astype(np.float64))
 
         return self.decoder.heart(scores, np.asarray(phases, dtype=np.float64))
+
+    def scores(self, latent: Array) -> Array:
+        """Return the scores ``(Z,)`` of a latent ``(Z,)``."""
+        return latent if self.strokes is None else self.strokes.scores(self.decoder, latent)
 
     def is_possible(self, latent: Tensor) -> bool:
         """Whether a latent decodes to a heart: any finite one does."""
@@ -110,9 +121,9 @@ class DeformationModel:
 
     def end_systole(self, latent: Tensor) -> float:
         """Return the phase at which ejection ends: the first that has emptied all but 0.5 %."""
-        volumes = mesh_volumes(self.decode(latent, _DENSE), self.topology)[Structure.LV]
+        volumes = mesh_volumes(self.decode(latent, _EJECTION), self.topology)[Structure.LV]
 
-        return float(_DENSE[end_of_ejection(volumes, full_ml=volumes[0])])
+        return float(_EJECTION[end_of_ejection(volumes, full_ml=volumes[0])])
 
     def posterior(
         self, observed: Sequence, condition: Tensor, *, healthy: bool = False
@@ -132,16 +143,19 @@ class DeformationModel:
         latents = {name: getattr(self.latents, name) for name in ConditionalGaussian.names()}
         maps = {name: getattr(self.phenotypes, name) for name in PhenotypeMap.names()}
 
-        cohort = {} if self.cohort is None else self.cohort.tensors()
+        more = {}
+        for part in (self.strokes, self.cohort):
+            more |= {} if part is None else {name: getattr(part, name) for name in part.names()}
 
-        return {"template": self.decoder.template.vertices, **modes, **latents, **maps, **cohort}
+        return {"template": self.decoder.template.vertices, **modes, **latents, **maps, **more}
 
     @staticmethod
-    def names(*, adapted: bool = False) -> tuple[str, ...]:
-        """Names of the tensors, more of them if the model was adapted to a cohort."""
-        own = MotionGivenShape.names() if adapted else ()
+    def names(tensors: Iterable[str]) -> tuple[str, ...]:
+        """Names that the tensors of a model must have, some of which are given."""
+        given = set(tensors)
+        more = [n for part in _OPTIONAL if given & set(part.names()) for n in part.names()]
         return ("template", *VelocityModes.names(), *ConditionalGaussian.names(),
-                *PhenotypeMap.names(), *own)  # fmt: skip
+                *PhenotypeMap.names(), *more)  # fmt: skip
 
     @staticmethod
     def shapes(tensors: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
@@ -150,10 +164,12 @@ class DeformationModel:
             len(np.atleast_1d(tensors[name])) for name in ("ed_modes", "motion_modes", "fields")
         )
         size, series = np.size(tensors["ed_mean"]), fields * 2 * HARMONICS
-        cohort = {}
-        if is_adapted(tensors):
+        more = {}
+        if _has(tensors, StrokeVolumes):
+            more |= StrokeVolumes.shapes(ed, motion)
+        if _has(tensors, MotionGivenShape):
             subjects = len(np.atleast_1d(tensors["cohort_features"]))
-            cohort = MotionGivenShape.shapes(subjects, motion)
+            more |= MotionGivenShape.shapes(subjects, motion)
         return (
             {
                 "template": (template_topology().vertex_count, 3),
@@ -169,7 +185,7 @@ class DeformationModel:
                 "phenotype_residual": (6,),
             }
             | ConditionalGaussian.shapes(ed + motion)
-            | cohort
+            | more
         )
 
     def architecture(self) -> dict[str, int | float | str]:
@@ -202,13 +218,19 @@ class DeformationModel:
         latents = ConditionalGaussian(**{n: tensors[n] for n in ConditionalGaussian.names()})
         phenotypes = PhenotypeMap(**{name: tensors[name] for name in PhenotypeMap.names()})
 
-        cohort = None
-        if is_adapted(tensors):
-            cohort = MotionGivenShape(**{n: tensors[n] for n in MotionGivenShape.names()})
+        strokes, cohort = (
+            part(**{n: tensors[n] for n in part.names()}) if _has(tensors, part) else None
+            for part in _OPTIONAL
+        )
 
-        return cls(VelocityDecoder(template, modes), latents, phenotypes, cohort=cohort)
+        return cls(
+            VelocityDecoder(template, modes), latents, phenotypes, strokes=strokes, cohort=cohort
+        )
 
 
-def is_adapted(tensors: Mapping[str, Array]) -> bool:
-    """Whether named tensors are those of a model adapted to a cohort."""
-    return "cohort_features" in tensors
+_OPTIONAL = (StrokeVolumes, MotionGivenShape)
+
+
+def _has(tensors: Mapping[str, Array], part: type[StrokeVolumes | MotionGivenShape]) -> bool:
+    """Whether a model of these tensors has a part that some models lack."""
+    return part.names()[0] in tensors

@@ -19,11 +19,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cardiogen.models.cycle import HARMONICS, fourier_basis
+from cardiogen.models.principal import directions, principal
 
 Array = NDArray[np.float64]
 
 _FUNCTIONS = 2 * HARMONICS
-_FEW, _RANK = 8, 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class VelocityModes:
         weights = np.einsum("tk,fk->tf", fourier_basis(phases), series)
         motion = np.einsum("tf,fp->tp", weights, self.fields)
 
-        return ed.reshape(3, -1), motion.reshape(len(motion), 3, -1)
+        return ed.reshape(3, -1), motion.reshape(len(motion), 3, len(ed) // 3)
 
     def ed_velocity(self, scores: Tensor) -> Tensor:
         """Return v_ed ``(N, 3, A)`` mm of scores ``(N, S)``."""
@@ -121,57 +121,10 @@ def fit_modes(
         motion: Fourier series of motion ``(N, K2, P)``.
         ed_modes, fields, motion_modes: how many to keep.
     """
-    ed_mean, ed_kept, ed_scale = _principal(ed, ed_modes)
+    ed_mean, ed_kept, ed_scale = principal(ed, ed_modes)
     # Not centered: the mean motion must lie in the span as well.
-    _, spatial = _directions(motion.reshape(-1, motion.shape[2]), fields)
+    _, spatial = directions(motion.reshape(-1, motion.shape[2]), fields)
     series = np.einsum("nkp,fp->nfk", motion, spatial).reshape(len(motion), -1)
-    mean, kept, scale = _principal(series, motion_modes)
+    mean, kept, scale = principal(series, motion_modes)
 
     return VelocityModes(ed_mean, ed_kept, ed_scale, spatial, mean, kept, scale)
-
-
-def _principal(rows: Array, count: int) -> tuple[Array, Array, Array]:
-    """Return mean, unit modes and standard deviations of rows ``(N, P)``."""
-    mean = rows.mean(axis=0)
-    values, modes = _directions(rows - mean, min(count, len(rows) - 1))
-
-    return mean, modes, np.sqrt(values / (len(rows) - 1))
-
-
-def _directions(rows: Array, count: int) -> tuple[Array, Array]:
-    """Return the largest sums of squares along unit directions, and those, at most ``count``."""
-    count = min(count, *rows.shape)
-    wide = len(rows) <= rows.shape[1]
-    values, modes = _largest(rows @ rows.T if wide else rows.T @ rows, count)
-    # Rows of low rank have no more directions than that.
-    kept = values > _RANK * values[0]
-    values, modes = values[kept], modes[kept]
-    if wide:
-        modes = _signed(modes @ rows / np.sqrt(values)[:, None])
-
-    return values, modes
-
-
-def _largest(matrix: Array, count: int) -> tuple[Array, Array]:
-    """Return the largest eigenvalues and their vectors as rows, largest first."""
-    # Only training comes here: the import would cost every command a quarter of a second.
-    import scipy.linalg
-    import scipy.sparse.linalg
-
-    size = len(matrix)
-    if count > size // _FEW:
-        values, vectors = scipy.linalg.eigh(matrix, subset_by_index=[size - count, size - 1])
-    else:
-        # Lanczos from a fixed start: a full decomposition of thousands takes minutes.
-        values, vectors = scipy.sparse.linalg.eigsh(matrix, count, v0=np.ones(size))
-        order = np.argsort(values)
-        values, vectors = values[order], vectors[:, order]
-
-    return values[::-1], _signed(vectors[:, ::-1].T)
-
-
-def _signed(vectors: Array) -> Array:
-    """Return vectors whose largest entry is positive: a sign is free, and refits shall agree."""
-    largest = np.abs(vectors).argmax(axis=1)
-
-    return vectors * np.sign(vectors[np.arange(len(vectors)), largest])[:, None]

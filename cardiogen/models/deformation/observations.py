@@ -10,6 +10,7 @@ heart that sank below its contours would else fit them all.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass, field
 
@@ -44,12 +45,14 @@ class WarpObservations:
         maps: distances around the template.
         phases: of the frames ``(T,)``.
         frames: what was seen of each.
+        scores: from latents to scores; derivatives take them for the same.
     """
 
     decoder: VelocityDecoder
     maps: DistanceMaps
     phases: ArrayLike
     frames: Listing[FrameObservation]
+    scores: Callable[[Array], Array]
     _which: list[Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -63,11 +66,14 @@ class WarpObservations:
 
     def residuals(self, z: Array, pose: Pose) -> Array:
         """Return residuals in SDs ``(R,)``."""
-        return self._residuals(z[None], z[None], pose)[0]
+        scores = self._scores(z)
+
+        return self._residuals(scores[None], scores[None], pose)[0]
 
     def jacobian(self, z: Array, poses: tuple[Pose, ...], step: float) -> Array:
         """Return the derivatives ``(R, Z + 6)`` by forward differences."""
-        here = self.residuals(z, poses[0])
+        z = self._scores(z)
+        here = self._residuals(z[None], z[None], poses[0])[0]
         moved = z + _STEP * np.eye(len(z))
         ed, rest = moved[: self.decoder.modes.ed_size], moved[self.decoder.modes.ed_size :]
         by_shape = [self._residuals(part, z[None], poses[0]) for part in _batches(ed)]
@@ -75,17 +81,22 @@ class WarpObservations:
         if np.any(np.mod(self.phases, 1.0) != 0):
             by_beat = [self._residuals(z[None], part, poses[0]) for part in _batches(rest)]
         by_score = np.concatenate([*by_shape, *by_beat])
-        by_pose = np.stack([self.residuals(z, pose) for pose in poses[1:]])
+        by_pose = np.stack([self._residuals(z[None], z[None], pose)[0] for pose in poses[1:]])
 
         return np.concatenate([(by_score - here) / _STEP, (by_pose - here) / step]).T
 
     def distances_mm(self, z: Array, pose: Pose) -> Array:
         """Return how far every contour point lies from its surface, mm."""
+        scores = self._scores(z)[None]
         with torch.no_grad():
-            ed, beats = self._velocities(z[None], z[None])
+            ed, beats = self._velocities(scores, scores)
             rows = self._distances(ed, beats, pose)
 
         return np.concatenate([row[0].numpy() for row in rows])
+
+    def _scores(self, z: Array) -> Array:
+        # Strokes are solved for: not where nothing moves.
+        return self.scores(z) if np.any(np.mod(self.phases, 1.0) != 0) else z
 
     @torch.no_grad()
     def _residuals(self, shapes: Array, beats: Array, pose: Pose) -> Array:

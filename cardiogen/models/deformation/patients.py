@@ -26,7 +26,7 @@ from cardiogen.models.protocol import CONDITION_COLUMNS, Posterior
 
 Array = NDArray[np.float64]
 
-_EJECTION_STEPS, _DIFFERENCE, _RIDGE = 2, 0.05, 1e-4
+_EJECTION_STEPS, _DIFFERENCE, _RIDGE = 3, 0.05, 1e-4
 _SURE = 1e-3  # standard deviation of the scores of an encoded end diastole
 
 
@@ -99,8 +99,8 @@ def _ejecting(
     """
     still = replace(heart, motion=0 * heart.motion[:1], phases=np.zeros(1))
     own = own_model(model, np.concatenate([shape, mean]), still)
-    systole = own.end_systole(torch.from_numpy(np.concatenate([shape, mean])))
     for _ in range(_EJECTION_STEPS):
+        systole = own.end_systole(torch.from_numpy(np.concatenate([shape, mean])))
         steps = np.concatenate([np.zeros((1, len(mean))), _DIFFERENCE * np.eye(len(mean))])
         hearts = np.concatenate([np.tile(shape, (len(steps), 1)), mean + steps], axis=1)
         with torch.no_grad():
@@ -120,17 +120,19 @@ def _ejecting(
 def with_own_modes(model: DeformationModel, observed: Sequence, found: Posterior) -> Posterior:
     """Return a posterior whose own model shows the observed frames as they were observed.
 
-    Nothing changes without end diastole, to which all motion refers.
+    Its latents are scores. Nothing changes without end diastole, to which all motion refers.
     """
     if not has_end_diastole(observed):
         return found
-    scores = found.latents.mean.numpy()
+    scores = model.scores(found.latents.mean.numpy())
     ed, motion = model.decoder.modes.heart_velocities(scores, observed.phases)
     heart = model.encoder.follow(
         observed, found.pose, torch.from_numpy(ed).float(), torch.from_numpy(motion).float()
     )
 
-    return replace(found, own=own_model(model, scores, heart))
+    latents = replace(found.latents, means=torch.from_numpy(scores)[None])
+
+    return replace(found, latents=latents, own=own_model(model, scores, heart))
 
 
 def own_model(model: DeformationModel, scores: Array, heart: EncodedHeart) -> DeformationModel:

@@ -101,7 +101,9 @@ def _disease(phenotypes: PhenotypeMap, mean: Array) -> tuple[Array, Array]:
 def deformation_posterior(
     model: DeformationModel, observed: Sequence, condition: Tensor, *, healthy: bool = False
 ) -> Posterior:
-    """Return the Laplace posterior of the scores.
+    """Return the Laplace posterior of the latents.
+
+    With modes of its own, a heart's latents are its scores.
 
     Args:
         model: the model.
@@ -130,7 +132,9 @@ def deformation_posterior(
         )
 
     def seen_of(frames: Listing[FrameObservation]) -> WarpObservations:
-        return WarpObservations(model.decoder, model.maps, np.asarray(observed.phases), frames)
+        return WarpObservations(
+            model.decoder, model.maps, np.asarray(observed.phases), frames, model.scores
+        )
 
     found = map_posterior(observed, seen_of, mean, covariance)
 

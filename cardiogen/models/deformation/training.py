@@ -18,6 +18,7 @@ from cardiogen.models.deformation.decoder import VelocityDecoder
 from cardiogen.models.deformation.model import DeformationModel
 from cardiogen.models.deformation.modes import fit_modes, fourier_series
 from cardiogen.models.deformation.phenotypes import PhenotypeMap, mesh_phenotypes
+from cardiogen.models.deformation.strokes import StrokeVolumes
 from cardiogen.models.deformation.template import (
     DeformationTemplate,
     population_template,
@@ -30,17 +31,18 @@ Array = NDArray[np.float64]
 
 CODE_PHASES = np.arange(20) / 20.0
 _GROUP = 16
+_EJECTED = 0.4  # phase at which hearts of the population have ejected: .40, SD .02
 
 
 @dataclass(frozen=True, eq=False)
 class HeartCodes:
-    """Velocity codes of hearts with complete factors.
+    """Velocity codes of hearts.
 
     Attributes:
         ed: velocities at end diastole ``(N, P)`` mm, float32.
         motion: Fourier series of motion ``(N, K2, P)`` mm, float32.
         phenotypes: of the meshes ``(N, 6)``, see ``phenotypes``.
-        factors: of the subjects.
+        factors: of the subjects, all or none of each.
     """
 
     ed: NDArray[np.float32]
@@ -131,7 +133,8 @@ def fit_deformation(
     """Fit the model to velocity codes.
 
     Args:
-        codes: of hearts with complete factors, both sexes among them.
+        codes: of hearts with complete factors, both sexes among them; hearts without any teach
+            the modes alone.
         template: what they are velocities of.
         ed_modes, fields, motion_modes: see ``modes.fit_modes``.
 
@@ -140,8 +143,15 @@ def fit_deformation(
     """
     ed, motion = codes.ed.astype(np.float64), codes.motion.astype(np.float64)
     modes = fit_modes(ed, motion, ed_modes=ed_modes, fields=fields, motion_modes=motion_modes)
-    scores = modes.encode(ed, motion)
-    latents = fit_conditional(scores, codes.factors)
-    phenotypes = PhenotypeMap.fit(scores, codes.phenotypes)
+    known = [k for k, f in enumerate(codes.factors) if f.age is not None]
+    decoder, scores = VelocityDecoder(template, modes), modes.encode(ed[known], motion[known])
+    strokes = StrokeVolumes.fit(decoder, scores.mean(axis=0), _EJECTED)
+    latents = scores
+    if strokes is not None:
+        hearts = progress(scores, "stroke volumes")
+        latents = np.stack([strokes.latent(decoder, heart) for heart in hearts])
 
-    return DeformationModel(VelocityDecoder(template, modes), latents, phenotypes)
+    return DeformationModel(
+        decoder, fit_conditional(latents, [codes.factors[k] for k in known]),
+        PhenotypeMap.fit(latents, codes.phenotypes[known]), strokes=strokes,
+    )  # fmt: skip

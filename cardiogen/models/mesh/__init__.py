@@ -11,7 +11,6 @@ from cardiogen.models.mesh.examples import (
     cohort_meshes,
     population_mesh,
     population_meshes,
-    rigid_pose,
     stage_examples,
 )
 from cardiogen.models.mesh.model import MeshModel, mesh_from_tensors
@@ -20,6 +19,7 @@ from cardiogen.models.mesh.noise import SmoothNoise
 from cardiogen.models.mesh.start import start_network
 from cardiogen.models.mesh.task import MeshTask
 from cardiogen.models.mesh.train import train_mesh
+from cardiogen.population.pose import rigid_pose
 
 __all__ = [
     "ConditionTable",

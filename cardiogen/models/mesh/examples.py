@@ -17,7 +17,7 @@ from cardiogen.models.protocol import CONDITION_COLUMNS, CONDITION_UNITS, encode
 from cardiogen.population.anatomy import heart_vertices
 from cardiogen.population.conditions import AGE_RANGE
 from cardiogen.population.heart import sample_heart, shape_prior
-from cardiogen.population.pose import Pose
+from cardiogen.population.pose import rigid_pose
 from cardiogen.population.template import template_topology
 
 
@@ -173,15 +173,3 @@ def cohort_meshes(
 def average_heart() -> NDArray[np.float64]:
     """Return the ED mesh ``(V, 3)`` of the population's average shape, in the heart's frame."""
     return heart_vertices(shape_prior()[0][None])[0]
-
-
-def rigid_pose(heart: NDArray, world: NDArray, *, mirrored: bool = False) -> Pose:
-    """Return the pose that brings heart-frame points ``(V, 3)`` nearest to world points.
-
-    Reference: Kabsch, Acta Cryst. A 1976. ``mirrored`` asks for a determinant of -1.
-    """
-    middle, center = heart.mean(axis=0), world.mean(axis=0)
-    u, _, vt = np.linalg.svd((world - center).T @ (heart - middle))
-    sign = np.sign(np.linalg.det(u @ vt)) * (-1.0 if mirrored else 1.0)
-    axes = (u * np.array([1.0, 1.0, sign])) @ vt
-    return Pose(axes, center - axes @ middle)

@@ -16,19 +16,17 @@ from cardiogen.base import CardiogenError, Note
 from cardiogen.data.labels import Structure
 from cardiogen.data.mesh import Topology
 from cardiogen.data.sequence import Sequence
-from cardiogen.engine.fit_template import fit_template
+from cardiogen.engine.fit_template import fit_frames
 from cardiogen.measure.volumes import end_of_ejection, mesh_volumes
 from cardiogen.models.distributions import GaussianMixture
 from cardiogen.models.mesh.coarsening import Level, build_levels
 from cardiogen.models.mesh.conditions import ConditionTable
 from cardiogen.models.mesh.config import MeshConfig
-from cardiogen.models.mesh.examples import rigid_pose
 from cardiogen.models.mesh.network import MeshNetwork
 from cardiogen.models.mesh.noise import SmoothNoise
 from cardiogen.models.mesh.time import time_code
 from cardiogen.models.protocol import Posterior
-from cardiogen.population.anatomy import heart_vertices
-from cardiogen.population.pose import Pose
+from cardiogen.population.pose import Pose, rigid_pose
 
 Array = NDArray[np.float64]
 
@@ -234,11 +232,7 @@ class MeshModel:
 
     def _from_labels(self, observed: Sequence) -> tuple[Array, Pose, float | None]:
         """Meshes ``(T, V, 3)`` in the world of label maps, their pose and chirality margin."""
-        fits = [
-            fit_template(labels, observed.grid, orientation=observed.orientation)
-            for labels in observed.labels
-        ]
-        vertices = np.stack([f.pose.to_world(heart_vertices(f.z[None])[0]) for f in fits])
+        vertices, fits = fit_frames(observed)
         nearest = fits[observed.ed]
         pose = self._pose_of(vertices, observed.phases, nearest.pose.mirrored)
         return vertices, pose, nearest.margin

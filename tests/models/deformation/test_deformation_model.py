@@ -62,7 +62,8 @@ def test_decode_is_the_same_bits_for_any_phases_and_closes_exactly(small_model, 
     for k in (0, 3, 6):
         np.testing.assert_array_equal(small_model.decode(latent, [phases[k]])[0], whole[k])
     np.testing.assert_array_equal(small_model.decode(latent, [1.0])[0], whole[0])
-    many = small_model.decoder.meshes(latent.float()[None], phases)[0].double().numpy()
+    scores = torch.from_numpy(small_model.scores(latent.numpy())).float()
+    many = small_model.decoder.meshes(scores[None], phases)[0].double().numpy()
     np.testing.assert_allclose(many, whole, atol=1e-3)
 
 
@@ -139,7 +140,9 @@ def observed_at(model, latent, phases):
 def test_jacobian_of_the_observations_is_that_of_their_residuals(small_model, latent):
     seen_of = observed_at(small_model, latent, [0.0, 0.3])
     frames = [observe_frame(labels, seen_of.grid) for labels in seen_of.labels]
-    seen = WarpObservations(small_model.decoder, small_model.maps, seen_of.phases, frames)
+    seen = WarpObservations(
+        small_model.decoder, small_model.maps, seen_of.phases, frames, small_model.scores
+    )
     pose, z = typical_pose(), latent.numpy() * 0.5
     slopes = seen.jacobian(z, (pose,) * 7, 1e-4)
     assert slopes.shape == (len(seen.residuals(z, pose)), len(z) + 6)
