@@ -18,6 +18,7 @@ from cardiogen import __version__
 from cardiogen.base.errors import CardiogenError, Exit
 from cardiogen.cli.generate_command import generate_command
 from cardiogen.cli.individual import add_individual_commands
+from cardiogen.cli.model_commands import add_model_commands
 from cardiogen.cli.motion import add_commands
 from cardiogen.cli.options import (
     Age,
@@ -35,6 +36,7 @@ from cardiogen.cli.options import (
     Sex,
     Space,
     Weight,
+    show,
     use_one_thread,
 )
 from cardiogen.cli.segmentation_commands import add_segmentation_commands
@@ -58,10 +60,6 @@ app = typer.Typer(
 def _records(table: pd.DataFrame) -> list[dict[str, object]]:
     """Return the rows of a table; NaN becomes null."""
     return json.loads(table.to_json(orient="records"))
-
-
-def _show(text: str, facts: dict[str, object], as_json: bool) -> None:
-    typer.echo(json.dumps(facts, indent=2, allow_nan=False) if as_json else text)
 
 
 def _version(wanted: bool) -> None:
@@ -131,7 +129,7 @@ def complete_command(
         allow_extrapolation=allow_extrapolation,
         overwrite=overwrite,
     )  # fmt: skip
-    _show(str(folder), {"folder": str(folder)}, as_json)
+    show(str(folder), {"folder": str(folder)}, as_json)
     for note in json.loads((folder / "parameters.json").read_text())["notes"]:
         typer.echo(f"cardiogen: note {note}", err=True)
 
@@ -206,98 +204,9 @@ def check_command(
     raise typer.Exit(int(report.exit_code))
 
 
-@app.command("train")
-def train_command(
-    out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
-    model: Annotated[
-        str | None,
-        typer.Option(help="linear, the default, pca, deformation, mesh, volume or sequence."),
-    ] = None,
-    cohort: Annotated[
-        str | None,
-        typer.Option(help="population, the default, or a folder of label maps (deformation)."),
-    ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="Deformation bundle that is adapted to such a folder; default: shipped."
-        ),
-    ] = None,
-    orientation: OrientationFlag = None,
-    n: Annotated[
-        int | None, typer.Option("-n", "--n", help="Training hearts; default: 2000.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same model; default: 0.")] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="Instead of these settings: TOML file, or a preset such as linear."),
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, max=256, help="Processes that make data; same result; default: 1."),
-    ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"] | None,
-        typer.Option(help="Where networks are trained; default: auto."),
-    ] = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Train a model of anatomy and write it as a bundle."""
-    use_one_thread()
-    from cardiogen.cli.train import train
-
-    folder = train(
-        out, model=model, cohort=cohort, base=base, orientation=orientation, n=n, seed=seed,
-        config=config, jobs=jobs, device=device, overwrite=overwrite,
-    )  # fmt: skip
-    _show(str(folder), {"bundle": str(folder)}, as_json)
-
-
-@app.command("evaluate")
-def evaluate_command(
-    bundle: Annotated[
-        Path | None, typer.Argument(help="Model bundle; default: the one shipped.")
-    ] = None,
-    *,
-    out: Annotated[Path, typer.Option(help="Folder to make.")],
-    cohort: Annotated[
-        str, typer.Option(help="population, or a folder of patients with ED and ES label maps.")
-    ] = "population",
-    size: Annotated[
-        Literal["small", "full"], typer.Option(help="small takes minutes, full hours.")
-    ] = "small",
-    n: Annotated[
-        int | None, typer.Option("-n", "--n", help="Held-out hearts instead of those of --size.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same report.")] = 0,
-    beside: Annotated[
-        list[Path] | None, typer.Option(help="One more bundle for the same tables; may repeat.")
-    ] = None,
-    against: Annotated[
-        Path | None, typer.Option(help="Bundle of the baseline; default: the one shipped.")
-    ] = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Evaluate a model: generation, conditioning, validity, completion and more, as a report."""
-    use_one_thread()
-    from cardiogen.cli.evaluate import evaluate
-
-    folder = evaluate(
-        bundle, out=out, cohort=cohort, size=size, n=n, seed=seed, beside=beside or (),
-        against=against, overwrite=overwrite,
-    )  # fmt: skip
-    counts = json.loads((folder / "report.json").read_text(encoding="utf-8"))["verdicts"]
-    lines = [
-        f"{name}: " + ", ".join(f"{count} {word}" for word, count in found.items())
-        for name, found in counts.items()
-    ]
-    _show("\n".join([*lines, str(folder)]), {"folder": str(folder), "verdicts": counts}, as_json)
-
-
 add_commands(app)
 add_individual_commands(app)
+add_model_commands(app)
 add_segmentation_commands(app)
 
 

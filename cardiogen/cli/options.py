@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -48,3 +49,8 @@ def use_one_thread() -> None:
     A heart is many small operations: threads cost more than they give. Cores serve `--workers`.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def show(text: str, facts: dict[str, object], as_json: bool) -> None:
+    """Print a result as text or as JSON."""
+    typer.echo(json.dumps(facts, indent=2, allow_nan=False) if as_json else text)
