@@ -38,9 +38,9 @@ def main() -> None:
     began = time.perf_counter()
     heart = model.encoder.encode(tracked.with_(images=None))
     seconds = time.perf_counter() - began
-    scores = cohort_codes(model, [heart], [Factors()]).scores[0]
-    own = own_model(model, scores, heart)
-    vertices = heart.pose.to_world(own.decode(torch.from_numpy(scores), tracked.phases))
+    latent = model.latent(cohort_codes(model, [heart], [Factors()]).scores[0])
+    own = own_model(model, latent, heart)
+    vertices = heart.pose.to_world(own.decode(torch.from_numpy(latent), tracked.phases))
     topology = model.topology.mirrored() if heart.pose.mirrored else model.topology
     found = mesh_volumes(vertices, topology)[Structure.LV]
     again = render_sequence(vertices, topology, tracked.grid)

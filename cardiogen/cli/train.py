@@ -124,7 +124,7 @@ def train(
 
     Raises:
         CardiogenError: M07 for settings that are unknown or out of range, U01 for settings beside
-            ``config``, a config of another model, or settings that the training would not use,
+            ``config``, a config of another model, or settings that adapting to a folder has no use for,
             O01 if ``out`` exists.
     """
     out = Path(out)

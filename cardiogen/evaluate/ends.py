@@ -29,7 +29,7 @@ MEASURES = ("LVEDV (mL)", "LVESV (mL)", "LVEF (%)", "LVM (g)", "RVEDV (mL)", "RV
 STROKES, DRIFT = slice(7, 9), 9
 _COARSE = np.arange(10) / 10.0
 _FINE = np.array([-0.05, -0.025, 0.025, 0.05])
-# Kinds whose ``end_systole`` decodes 50 frames and more (and ``is_possible`` of one); a search
+# Kinds whose ``end_systole`` decodes 34 frames and more (and ``is_possible`` of one); a search
 # takes 14.
 _SEARCHED = ("deformation", "mesh", "pca")
 

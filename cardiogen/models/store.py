@@ -121,6 +121,8 @@ def _deformation(bundle: Bundle) -> AnatomyModel:
     tensors = _checked(bundle, names, DeformationModel.shapes)
     model = DeformationModel.from_tensors(tensors, bundle.description.architecture)
     model.latents.require_positive()
+    if model.strokes is not None:
+        model.strokes.require_sound()
 
     return model
 

@@ -57,6 +57,7 @@ class DeformationModel:
         *,
         strokes: StrokeVolumes | None = None,
         cohort: MotionGivenShape | None = None,
+        solver: VelocityDecoder | None = None,
     ) -> None:
         """Put a model together.
 
@@ -66,12 +67,15 @@ class DeformationModel:
             phenotypes: as functions of latents.
             strokes: from latents to scores; None if they are the same.
             cohort: how the hearts of a cohort beat, if the model was adapted to one.
+            solver: what strokes are solved on; by default ``decoder``. A model of one heart keeps
+                that of the model it comes from, so that latents mean the same in both.
         """
         self.decoder = decoder
         self.latents = latents
         self.phenotypes = phenotypes
         self.strokes = strokes
         self.cohort = cohort
+        self.solver = solver or decoder
 
     @property
     def topology(self) -> Topology:
@@ -107,13 +111,20 @@ class DeformationModel:
 
     def decode(self, latent: Tensor, phases: ArrayLike) -> Array:
         """Return heart-frame meshes ``(T, V, 3)`` in mm of a latent ``(Z,)`` at any phases."""
-        scores = self.scores(latent.detach().cpu().numpy().astype(np.float64))
+        scores, when = latent.detach().cpu().numpy().astype(np.float64), np.asarray(phases, float)
+        # Where nothing moves there are no strokes to solve for.
+        if np.any(np.mod(when, 1.0) != 0):
+            scores = self.scores(scores)
 
-        return self.decoder.heart(scores, np.asarray(phases, dtype=np.float64))
+        return self.decoder.heart(scores, when)
 
     def scores(self, latent: Array) -> Array:
         """Return the scores ``(Z,)`` of a latent ``(Z,)``."""
-        return latent if self.strokes is None else self.strokes.scores(self.decoder, latent)
+        return latent if self.strokes is None else self.strokes.scores(self.solver, latent)
+
+    def latent(self, scores: Array) -> Array:
+        """Return the latent ``(Z,)`` of scores ``(Z,)``."""
+        return scores if self.strokes is None else self.strokes.latent(self.solver, scores)
 
     def is_possible(self, latent: Tensor) -> bool:
         """Whether a latent decodes to a heart: any finite one does."""

@@ -120,23 +120,22 @@ def _ejecting(
 def with_own_modes(model: DeformationModel, observed: Sequence, found: Posterior) -> Posterior:
     """Return a posterior whose own model shows the observed frames as they were observed.
 
-    Its latents are scores. Nothing changes without end diastole, to which all motion refers.
+    Nothing changes without end diastole, to which all motion refers.
     """
     if not has_end_diastole(observed):
         return found
-    scores = model.scores(found.latents.mean.numpy())
-    ed, motion = model.decoder.modes.heart_velocities(scores, observed.phases)
+    latent = found.latents.mean.numpy()
+    ed, motion = model.decoder.modes.heart_velocities(model.scores(latent), observed.phases)
     heart = model.encoder.follow(
         observed, found.pose, torch.from_numpy(ed).float(), torch.from_numpy(motion).float()
     )
 
-    latents = replace(found.latents, means=torch.from_numpy(scores)[None])
-
-    return replace(found, latents=latents, own=own_model(model, scores, heart))
+    return replace(found, own=own_model(model, latent, heart))
 
 
-def own_model(model: DeformationModel, scores: Array, heart: EncodedHeart) -> DeformationModel:
-    """Return the model whose modes show one heart at its scores."""
+def own_model(model: DeformationModel, latent: Array, heart: EncodedHeart) -> DeformationModel:
+    """Return the model whose modes show one heart at its latent, with strokes as they were."""
+    scores = model.scores(latent)
     later = np.mod(heart.phases, 1.0) != 0
     modes = own_modes(
         model.decoder.modes, scores, heart.ed.double().numpy().ravel(), heart.phases[later],
@@ -144,7 +143,10 @@ def own_model(model: DeformationModel, scores: Array, heart: EncodedHeart) -> De
     )  # fmt: skip
     decoder = VelocityDecoder(model.decoder.template, modes)
 
-    return DeformationModel(decoder, model.latents, model.phenotypes, cohort=model.cohort)
+    return DeformationModel(
+        decoder, model.latents, model.phenotypes, strokes=model.strokes, cohort=model.cohort,
+        solver=model.solver,
+    )  # fmt: skip
 
 
 def _body(condition: Tensor) -> Factors:

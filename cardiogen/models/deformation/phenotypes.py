@@ -9,6 +9,7 @@ Shortening is the relative loss of length of the left ventricle from end diastol
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -45,12 +46,23 @@ class PhenotypeMap:
         return tuple(field.name for field in fields(cls))
 
     @classmethod
-    def fit(cls, scores: Array, phenotypes: Array) -> PhenotypeMap:
-        """Regress phenotypes ``(N, 6)`` on scores ``(N, S)``, with a small ridge."""
+    def fit(
+        cls, scores: Array, phenotypes: Array, *, known: Mapping[str, Array] | None = None
+    ) -> PhenotypeMap:
+        """Regress phenotypes ``(N, 6)`` on scores ``(N, S)``, with a small ridge.
+
+        Args:
+            scores: of hearts.
+            phenotypes: of the same.
+            known: rows of W that need no regression ``(S,)``, by name of ``NAMES``: one of healthy
+                hearts says little of shapes that they do not have.
+        """
         center, mean = scores.mean(axis=0), phenotypes.mean(axis=0)
         x, y = scores - center, phenotypes - mean
         normal = x.T @ x + _RIDGE * len(x) * np.eye(x.shape[1])
         weights = np.linalg.solve(normal, x.T @ y).T
+        for name, row in (known or {}).items():
+            weights[NAMES.index(name)] = row
         residual = (y - x @ weights.T).std(axis=0)
 
         return cls(mean - weights @ center, weights, residual)

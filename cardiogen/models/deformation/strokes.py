@@ -1,14 +1,15 @@
-"""Stroke volumes as linear functions of the latents.
+"""Stroke volumes, and the wall's, as linear functions of the latents.
 
-Both ventricles eject alike: among the scores s of the modes healthy hearts lie on a curved
-surface, which a Gaussian leaves. Latents z are scores moved along two directions of motion D:
+Both ventricles eject alike and the wall keeps its volume: among the scores s of the modes healthy
+hearts lie on a curved surface, which a Gaussian leaves. Latents z are scores moved along three
+directions of motion D:
 
-    f(s) = (logit LVEF, ln RVSV / LVSV) at one phase,    f(s) = f0 + J (z - m),
-    z = s + D (f(s) - f0 - J (s - m)),                   J = df/ds at m, J D = 1.
+    f(s) = (logit LVEF, ln RVSV / LVSV, ln MYO_ED / MYO_ES) at one phase,
+    f(s) = f0 + J (z - m),    z = s + D (f(s) - f0 - J (s - m)),    J = df/ds at m,    J D = 1.
 
 What is Gaussian and narrow in z then is so in f. Back from z to s, x in s = z + D x is found by
-Broyden's method (Math. Comput. 1965) from lambda = ln(EDV / ESV) of both ventricles, which is
-nearly linear in velocities.
+Broyden's method (Math. Comput. 1965) from lambda = ln(V_ED / V_ES) of both ventricles and the
+wall, which is nearly linear in velocities.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ _STEP = 0.1
 _STEPS = 2
 _FARTHEST = 6.0  # SDs of motion scores that x may move
 _LEAST, _MOST = 1e-3, 0.95  # shares of its volume that a ventricle may be told to eject
-_WEAKEST = 0.02  # change of f with one SD of motion; the default model has .14
+_FAR, _SMALLEST_ML = 5.0, 1e-3  # what far latents tell, and have, is kept within numbers
+_WEAKEST = 0.02  # change of f with one SD of motion; the shipped model has .049
+_ROUNDED, _MOST_COND = 1e-2, 1e4
 _TINY, _KEPT = 1e-12, 0.2
 
 
@@ -42,10 +45,10 @@ class StrokeVolumes:
     Attributes:
         stroke_phase: phase of f, ``(1,)``.
         stroke_mean: m ``(S,)``.
-        stroke_origin: f0 ``(2,)``.
-        stroke_slopes: J ``(2, S)``.
-        stroke_ways: D ``(R2, 2)`` of the motion scores.
-        stroke_gain: derivative of lambda by x at m, ``(2, 2)``.
+        stroke_origin: f0 ``(3,)``.
+        stroke_slopes: J ``(3, S)``.
+        stroke_ways: D ``(R2, 3)`` of the motion scores.
+        stroke_gain: derivative of lambda by x at m, ``(3, 3)``.
     """
 
     stroke_phase: Array
@@ -66,15 +69,15 @@ class StrokeVolumes:
         return {
             "stroke_phase": (1,),
             "stroke_mean": (ed + motion,),
-            "stroke_origin": (2,),
-            "stroke_slopes": (2, ed + motion),
-            "stroke_ways": (motion, 2),
-            "stroke_gain": (2, 2),
+            "stroke_origin": (3,),
+            "stroke_slopes": (3, ed + motion),
+            "stroke_ways": (motion, 3),
+            "stroke_gain": (3, 3),
         }
 
     @classmethod
     def fit(cls, decoder: VelocityDecoder, mean: Array, phase: float) -> StrokeVolumes | None:
-        """Find slopes and directions at a heart; None if motion cannot set both strokes.
+        """Find slopes and directions at a heart; None if motion cannot set all of f.
 
         Args:
             decoder: from scores to hearts.
@@ -88,13 +91,24 @@ class StrokeVolumes:
 
         slopes = _slopes(ratios, mean, np.eye(len(mean)))
         motion = slopes[:, still:]
-        if motion.shape[1] < 2 or np.linalg.svd(motion, compute_uv=False)[1] < _WEAKEST:
+        if motion.shape[1] < 3 or np.linalg.svd(motion, compute_uv=False)[2] < _WEAKEST:
             return None
         ways = motion.T @ np.linalg.inv(motion @ motion.T)
-        moves = np.concatenate([np.zeros((still, 2)), ways]).T
+        moves = np.concatenate([np.zeros((still, 3)), ways]).T
         gain = _slopes(Ejection.of(decoder, mean, phase).emptied, mean, moves)
 
         return cls(np.array([phase]), mean, ratios(mean), slopes, ways, gain)
+
+    def require_sound(self) -> None:
+        """Refuse (ValueError) weights that solve for nothing."""
+        motion = self.stroke_slopes[:, -len(self.stroke_ways) :]
+        if not np.allclose(motion @ self.stroke_ways, np.eye(3), atol=_ROUNDED):
+            raise ValueError("strokes whose directions do not set them")
+        if (
+            not 0 < float(self.stroke_phase[0]) < 1
+            or np.linalg.cond(self.stroke_gain) > _MOST_COND
+        ):
+            raise ValueError("strokes that no motion sets")
 
     def latent(self, decoder: VelocityDecoder, scores: Array) -> Array:
         """Return the latent ``(S,)`` of scores ``(S,)``; the inverse of :meth:`scores`."""
@@ -105,21 +119,22 @@ class StrokeVolumes:
     def scores(self, decoder: VelocityDecoder, latent: Array) -> Array:
         """Return the scores ``(S,)`` of a latent ``(S,)``.
 
-        Stroke volumes are those that the latent tells to some .1 %, within what is possible: no
-        ventricle ejects more than 95 % of itself, and no heart moves by more than six SDs.
+        Volumes are those that the latent tells, of healthy hearts to some .1 %. No ventricle
+        ejects more than 95 % of itself, and x takes no way farther than six SDs: of latents far
+        from any heart f is not what they tell, and of none at all they are the scores.
         """
         heart = Ejection.of(decoder, latent, float(self.stroke_phase[0]))
         wanted = heart.wanted(self._told(latent))
         reach = _FARTHEST / np.linalg.norm(self.stroke_ways, axis=0)
-        gain, x, found = self.stroke_gain, np.zeros(2), heart.emptied(latent)
+        gain, x, found = self.stroke_gain, np.zeros(3), heart.emptied(latent)
         for _ in range(_STEPS):
-            after = np.clip(x + _solve(gain, wanted - found), -reach, reach)
+            after = np.clip(x + np.linalg.solve(gain, wanted - found), -reach, reach)
             moved = heart.emptied(self._moved(latent, after))
             gain = _secant(gain, after - x, moved - found)
             x, found = after, moved
-        last = np.clip(x + _solve(gain, wanted - found), -reach, reach)
+        last = np.clip(x + np.linalg.solve(gain, wanted - found), -reach, reach)
 
-        return self._moved(latent, last)
+        return self._moved(latent, last) if np.isfinite(last).all() else latent
 
     def _told(self, latent: Array) -> Array:
         away = latent - self.stroke_mean
@@ -136,12 +151,12 @@ class StrokeVolumes:
 
 @dataclass(frozen=True, eq=False)
 class Ejection:
-    """What the ventricles of one shape eject by one phase.
+    """What the ventricles and the wall of one shape lose by one phase.
 
     Attributes:
         decoder: from scores to hearts.
         shape: displacement of end diastole ``(1, 3, D, H, W)`` mm.
-        full: volumes of LV and RV at end diastole ``(2,)`` mL.
+        full: volumes of LV, RV and wall at end diastole ``(3,)`` mL.
         phase: of the motion.
     """
 
@@ -156,49 +171,46 @@ class Ejection:
         shape = decoder.shape(scores)
         still = decoder.beating(shape, scores, [0.0])
 
-        return cls(decoder, shape, _ventricles(still, decoder.template.topology), phase)
+        full = np.maximum(_volumes(still, decoder.template.topology), _SMALLEST_ML)
+
+        return cls(decoder, shape, full, phase)
 
     def emptied(self, scores: Array) -> Array:
-        """Return lambda = ln(EDV / ESV) ``(2,)`` of the motion of scores ``(S,)``."""
+        """Return lambda = ln(V_ED / V_ES) ``(3,)`` of the motion of scores ``(S,)``."""
         beat = self.decoder.beating(self.shape, scores, [self.phase])
+        volumes = _volumes(beat, self.decoder.template.topology)
 
-        return np.log(self.full / _ventricles(beat, self.decoder.template.topology))
+        return np.log(self.full / np.maximum(volumes, _LEAST * self.full))
 
     def ratios(self, scores: Array) -> Array:
-        """Return f ``(2,)`` of the motion of scores ``(S,)``."""
-        share = np.maximum(-np.expm1(-self.emptied(scores)), _LEAST)
-        left, right = share * self.full
+        """Return f ``(3,)`` of the motion of scores ``(S,)``."""
+        lost = self.emptied(scores)
+        share = np.maximum(-np.expm1(-lost[:2]), _LEAST)
+        left, right = share * self.full[:2]
 
-        return np.log([share[0] / (1.0 - share[0]), right / left])
+        return np.array([np.log(share[0] / (1.0 - share[0])), np.log(right / left), lost[2]])
 
     def wanted(self, told: Array) -> Array:
-        """Return lambda ``(2,)`` of ventricles that eject as f ``(2,)`` tells."""
-        left = self.full[0] / (1.0 + np.exp(-told[0]))
-        share = np.minimum(np.array([left, left * np.exp(told[1])]) / self.full, _MOST)
+        """Return lambda ``(3,)`` of a heart that ejects as f ``(3,)`` tells."""
+        logit, ratio, wall = np.clip(told, -_FAR, _FAR)
+        left = self.full[0] / (1.0 + np.exp(-logit))
+        share = np.array([left, left * np.exp(ratio)]) / self.full[:2]
 
-        return -np.log1p(-share)
+        return np.append(-np.log1p(-np.clip(share, _LEAST, _MOST)), wall)
 
 
-def _ventricles(meshes: Array, topology: Topology) -> Array:
-    """Return the volumes of LV and RV ``(2,)`` mL of one mesh ``(1, V, 3)``."""
+def _volumes(meshes: Array, topology: Topology) -> Array:
+    """Return the volumes of LV, RV and wall ``(3,)`` mL of one mesh ``(1, V, 3)``."""
     volumes = mesh_volumes(meshes, topology)
 
-    return np.array([volumes[s][0] for s in (Structure.LV, Structure.RV)])
+    return np.array([volumes[s][0] for s in (Structure.LV, Structure.RV, Structure.MYO)])
 
 
 def _slopes(function: Callable[[Array], Array], mean: Array, ways: Array) -> Array:
-    """Return central differences ``(2, W)`` of a function along ways ``(W, S)``."""
+    """Return central differences ``(3, W)`` of a function along ways ``(W, S)``."""
     found = [function(mean + _STEP * w) - function(mean - _STEP * w) for w in ways]
 
     return np.stack(found, axis=1) / (2 * _STEP)
-
-
-def _solve(gain: Array, missed: Array) -> Array:
-    """Return ``gain^-1 missed`` of two unknowns."""
-    (a, b), (c, d) = gain
-    first, second = missed
-
-    return np.array([d * first - b * second, a * second - c * first]) / (a * d - b * c)
 
 
 def _secant(gain: Array, way: Array, gained: Array) -> Array:
@@ -207,7 +219,5 @@ def _secant(gain: Array, way: Array, gained: Array) -> Array:
     if length < _TINY:
         return gain
     after = gain + np.outer(gained - gain @ way, way) / length
-    before = gain[0, 0] * gain[1, 1] - gain[0, 1] * gain[1, 0]
-    now = after[0, 0] * after[1, 1] - after[0, 1] * after[1, 0]
 
-    return after if now / before > _KEPT else gain
+    return after if np.linalg.det(after) / np.linalg.det(gain) > _KEPT else gain

@@ -146,12 +146,13 @@ def fit_deformation(
     known = [k for k, f in enumerate(codes.factors) if f.age is not None]
     decoder, scores = VelocityDecoder(template, modes), modes.encode(ed[known], motion[known])
     strokes = StrokeVolumes.fit(decoder, scores.mean(axis=0), _EJECTED)
-    latents = scores
+    latents, told = scores, {}
     if strokes is not None:
+        told = {"logit_lvef": strokes.stroke_slopes[0], "log_sv_ratio": strokes.stroke_slopes[1]}
         hearts = progress(scores, "stroke volumes")
         latents = np.stack([strokes.latent(decoder, heart) for heart in hearts])
 
     return DeformationModel(
         decoder, fit_conditional(latents, [codes.factors[k] for k in known]),
-        PhenotypeMap.fit(latents, codes.phenotypes[known]), strokes=strokes,
+        PhenotypeMap.fit(latents, codes.phenotypes[known], known=told), strokes=strokes,
     )  # fmt: skip

@@ -11,9 +11,18 @@ from cardiogen.data.labels import Structure
 from cardiogen.measure.volumes import mesh_volumes
 from cardiogen.models.deformation.model import DeformationModel
 from cardiogen.models.deformation.strokes import Ejection, _secant
+from cardiogen.models.deformation.training import fit_deformation
 from cardiogen.models.protocol import encode_condition
 
 UNKNOWN = encode_condition(Factors())
+
+
+@pytest.fixture(scope="module")
+def small_model(cohort, template):
+    """Hearts mixed of five have little motion of their own: any is taken."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cardiogen.models.deformation.strokes._WEAKEST", 0.0)
+        return fit_deformation(cohort, template, ed_modes=4, fields=8, motion_modes=4)
 
 
 @pytest.fixture(scope="module")
@@ -23,21 +32,23 @@ def latents(small_model):
     return np.stack([draw.numpy() for draw in draws])
 
 
-def strokes_of(model, scores) -> tuple[float, float]:
-    """EF and RVSV / LVSV of scores at the phase of the strokes, from meshes alone."""
+def strokes_of(model, scores) -> tuple[float, float, float]:
+    """EF, RVSV / LVSV and the wall's ED / ES volume of scores, from meshes alone."""
     phase = float(model.strokes.stroke_phase[0])
     volumes = mesh_volumes(model.decoder.heart(scores, [0.0, phase]), model.topology)
     left, right = (volumes[s][0] - volumes[s][1] for s in (Structure.LV, Structure.RV))
-    return left / volumes[Structure.LV][0], right / left
+    wall = volumes[Structure.MYO]
+    return left / volumes[Structure.LV][0], right / left, wall[0] / wall[1]
 
 
 def test_stroke_volumes_are_linear_in_latents(small_model, latents):
     strokes = small_model.strokes
     for latent in latents:
         told = strokes.stroke_origin + strokes.stroke_slopes @ (latent - strokes.stroke_mean)
-        ejected, ratio = strokes_of(small_model, small_model.scores(latent))
+        ejected, ratio, wall = strokes_of(small_model, small_model.scores(latent))
         assert np.log(ejected / (1 - ejected)) == pytest.approx(told[0], abs=3e-3)
         assert np.log(ratio) == pytest.approx(told[1], abs=3e-3)
+        assert np.log(wall) == pytest.approx(told[2], abs=3e-3)
 
 
 def test_the_slopes_are_derivatives_of_the_scores(small_model):
@@ -48,6 +59,7 @@ def test_the_slopes_are_derivatives_of_the_scores(small_model):
     slope = strokes.stroke_slopes @ way
     assert (logits[1] - logits[0]) / 2 == pytest.approx(slope[0], abs=2e-4)
     assert np.log(above[1] / below[1]) / 2 == pytest.approx(slope[1], abs=2e-4)
+    assert np.log(above[2] / below[2]) / 2 == pytest.approx(slope[2], abs=2e-4)
 
 
 def test_latents_and_scores_are_inverse_and_shape_is_left_alone(small_model, latents):
@@ -91,8 +103,6 @@ def test_bundles_keep_strokes_and_models_without_them_have_plain_scores(small_mo
 
 
 def test_hearts_without_factors_teach_modes_alone(cohort, template):
-    from cardiogen.models.deformation.training import fit_deformation
-
     some = replace(cohort, factors=(*cohort.factors[:50], *[Factors()] * 30))
     sizes = {"ed_modes": 3, "fields": 6, "motion_modes": 3}
     model = fit_deformation(some, template, **sizes)
