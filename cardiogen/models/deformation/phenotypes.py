@@ -1,4 +1,4 @@
-"""Phenotypes as linear functions of scores: what targets and disease act through.
+"""Phenotypes as linear functions of latents s: what disease acts through.
 
 Velocities are logarithms of deformations, so logarithms of volumes are nearly linear in them:
 

@@ -104,10 +104,8 @@ class StrokeVolumes:
         motion = self.stroke_slopes[:, -len(self.stroke_ways) :]
         if not np.allclose(motion @ self.stroke_ways, np.eye(3), atol=_ROUNDED):
             raise ValueError("strokes whose directions do not set them")
-        if (
-            not 0 < float(self.stroke_phase[0]) < 1
-            or np.linalg.cond(self.stroke_gain) > _MOST_COND
-        ):
+        resting = not 0 < float(self.stroke_phase[0]) < 1
+        if resting or np.linalg.cond(self.stroke_gain) > _MOST_COND:
             raise ValueError("strokes that no motion sets")
 
     def latent(self, decoder: VelocityDecoder, scores: Array) -> Array:
@@ -170,7 +168,6 @@ class Ejection:
         """Return the heart whose shape scores ``(S,)`` give."""
         shape = decoder.shape(scores)
         still = decoder.beating(shape, scores, [0.0])
-
         full = np.maximum(_volumes(still, decoder.template.topology), _SMALLEST_ML)
 
         return cls(decoder, shape, full, phase)

@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 
 CODE_PHASES = np.arange(20) / 20.0
 _GROUP = 16
-_EJECTED = 0.4  # phase at which hearts of the population have ejected: .40, SD .02
+_EJECTED = 0.4  # phase at which draws of the model have ejected: .40, SD .02 in 60
 
 
 @dataclass(frozen=True, eq=False)
