@@ -29,6 +29,7 @@ def evaluate(
     seed: int = 0,
     beside: Iterable[str | Path] = (),
     against: str | Path | None = None,
+    tasks: Iterable[str] = (),
     overwrite: bool = False,
 ) -> Path:
     """Evaluate a bundle beside a baseline, other bundles and simple rivals.
@@ -43,20 +44,31 @@ def evaluate(
         seed: same seed, same report.
         beside: more bundles, for the same tables.
         against: the baseline that all are held against; by default the shipped linear model.
+        tasks: some of ``cardiogen.evaluate.TASKS``; by default all.
         overwrite: whether ``out`` may be replaced.
 
     Returns:
         The folder.
 
     Raises:
-        CardiogenError: U01 for a size or number that means nothing, M.. for a bundle that is none,
-            the codes of ``read_cohort`` for a cohort that is none, O01 if ``out`` exists.
+        CardiogenError: U01 for a size, task or number that means nothing, M.. for a bundle that
+            is none, the codes of ``read_cohort`` for a cohort that is none, O01 if ``out`` exists.
     """
-    from cardiogen.evaluate import LEAST_HEARTS, POPULATION, SIZES, evaluate_models, write_report
+    from cardiogen.evaluate import (
+        LEAST_HEARTS,
+        POPULATION,
+        SIZES,
+        TASKS,
+        evaluate_models,
+        write_report,
+    )
     from cardiogen.models.store import load_model
 
     if size not in SIZES:
         raise usage_error("--size", size, " or ".join(SIZES), "--size small")
+    chosen = tuple(tasks) or TASKS
+    if unknown := sorted(set(chosen) - set(TASKS)):
+        raise usage_error("--task", ", ".join(unknown), " or ".join(TASKS), "--task completion")
     wanted = SIZES[size]
     if n is not None:
         check_count("-n", n, _MOST_HEARTS)
@@ -76,7 +88,7 @@ def evaluate(
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         evaluation = evaluate_models(
             {name: each.model for name, each in loaded.items()}, wanted, seed=seed,
-            cohort=str(cohort), baseline=baseline,
+            cohort=str(cohort), baseline=baseline, tasks=chosen,
             training={k: each.bundle.description.training_data for k, each in loaded.items()},
         )  # fmt: skip
         provenance = {

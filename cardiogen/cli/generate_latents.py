@@ -90,6 +90,7 @@ def outside(model: AnatomyModel, latent: tuple[float, ...], where: str) -> Cardi
             expected="latents of a heart", remedy="latents nearer to those of other hearts",
         )  # fmt: skip
     prior = unknown_prior(model)
+    prior = getattr(prior, "gaussian", prior)  # that a flow moves the draws of, if there is one
     if not isinstance(prior, GaussianMixture):
         return None
     size = len(latent)

@@ -87,6 +87,9 @@ def evaluate_command(
     against: Annotated[
         Path | None, typer.Option(help="Bundle of the baseline; default: the one shipped.")
     ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="One of the report's tasks; may repeat; default: all.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -96,7 +99,7 @@ def evaluate_command(
 
     folder = evaluate(
         bundle, out=out, cohort=cohort, size=size, n=n, seed=seed, beside=beside or (),
-        against=against, overwrite=overwrite,
+        against=against, tasks=task or (), overwrite=overwrite,
     )  # fmt: skip
     counts = json.loads((folder / "report.json").read_text(encoding="utf-8"))["verdicts"]
     lines = [

@@ -33,6 +33,7 @@ class Sequence:
         vertices: mesh points ``(T, V, 3)`` world RAS mm, or None.
         topology: faces of ``vertices``.
         factors: clinical factors of the subject.
+        group: diagnosis or arm, if there is one.
         cycle_s: duration of the cardiac cycle in seconds, or None if unknown.
         subject_id: neutral name.
         orientation: whether the header's world can be trusted not to mirror the heart.
@@ -48,6 +49,7 @@ class Sequence:
     vertices: NDArray[np.float64] | None = None
     topology: Topology | None = None
     factors: Factors | None = None
+    group: str | None = None
     cycle_s: float | None = None
     subject_id: str = "heart"
     orientation: Orientation = "trusted"

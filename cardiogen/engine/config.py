@@ -47,6 +47,16 @@ class PcaTraining(Training):
     fits: int = Field(default=32, ge=2, le=1000, description="label maps that tell the noise")
 
 
+class FlowConfig(BaseModel):
+    """Settings of ``models.flow``: of a flow between the Gaussian prior and the latents."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    steps: int = Field(default=4, ge=1, le=8, description="of a draw")
+    width: int = Field(default=32, ge=1, le=1024, description="of the hidden layers")
+    updates: int = Field(default=2000, ge=1, le=1_000_000, description="steps of its training")
+
+
 class DeformationTraining(Training):
     """Settings of ``models.deformation``."""
 
@@ -64,6 +74,8 @@ class DeformationTraining(Training):
     ed_modes: int = Field(default=96, ge=1, le=2000, description="scores of end diastole")
     fields: int = Field(default=64, ge=1, le=2000, description="spatial fields of motion")
     motion_modes: int = Field(default=64, ge=1, le=2000, description="scores of motion")
+    fits: int = Field(default=32, ge=2, le=1000, description="label maps that tell the noise")
+    flow: FlowConfig | None = Field(default=None, description="latents that are not Gaussian")
 
 
 Config = TypeVar("Config", bound=BaseModel)

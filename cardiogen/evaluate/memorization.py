@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiogen.base import keyed_rng
 from cardiogen.data.factors import Factors
 from cardiogen.evaluate.hearts import Hearts, held_out, model_hearts, population_hearts
 from cardiogen.evaluate.lines import Line, Result, estimated, missing
@@ -19,8 +18,7 @@ from cardiogen.evaluate.settings import Size
 from cardiogen.measure.distribution import memorization as signs_of
 from cardiogen.measure.distribution import vertex_distances
 from cardiogen.models.protocol import AnyModel, gives_labels
-from cardiogen.population.conditions import AGE_RANGE
-from cardiogen.population.heart import PopulationHeart, sample_heart
+from cardiogen.population.heart import PopulationHeart, training_heart
 
 # Name of a method -> what its bundle says of its training data.
 TrainingData = Mapping[str, Mapping[str, int | float | str]]
@@ -59,13 +57,12 @@ def memorization(
 def _training_hearts(
     facts: Mapping[str, int | float | str], most: int
 ) -> list[PopulationHeart] | None:
-    """Return the first training hearts of a bundle as ``models.linear_fit`` draws them."""
+    """Return the first training hearts of a bundle of the population."""
     if facts.get("cohort") != "population" or not {"n", "seed"} <= set(facts):
         return None
     seed, count = int(facts["seed"]), min(int(facts["n"]), most)
-    ages = [keyed_rng(seed, "linear/age", i).uniform(*AGE_RANGE) for i in range(count)]
 
-    return [sample_heart(seed, i, Factors(age=float(age))) for i, age in enumerate(ages)]
+    return [training_heart(seed, index) for index in range(count)]
 
 
 def _signs(

@@ -77,7 +77,7 @@ def evaluate_models(
         seed: same seed, same numbers.
         cohort: ``population`` or a cohort folder.
         training: name -> what a bundle says of its training data.
-        tasks: some of ``TASKS``, for a cohort of the population.
+        tasks: some of ``TASKS``.
         baseline: name of the model that the others are held against, by default the last.
 
     Raises:
@@ -87,7 +87,7 @@ def evaluate_models(
     if unknown := sorted(set(tasks) - set(TASKS)):
         raise ValueError(f"tasks must be some of {TASKS}, got {unknown}")
     if cohort != POPULATION:
-        return _on_patients(models, size, seed, cohort, baseline)
+        return _on_patients(models, size, seed, cohort, baseline, tasks)
     able, reasons = _on_template(models)
     results = dict.fromkeys(TASKS, Result(reason="; ".join(reasons.values())))
     if able:
@@ -153,7 +153,12 @@ def _on_population(
 
 
 def _on_patients(
-    models: Mapping[str, AnyModel], size: Size, seed: int, cohort: str, baseline: str | None
+    models: Mapping[str, AnyModel],
+    size: Size,
+    seed: int,
+    cohort: str,
+    baseline: str | None,
+    tasks: Sequence[str],
 ) -> Evaluation:
     patients = read_patients(cohort, size.completed)
     reason = "needs hearts whose truth is known: --cohort population"
@@ -162,8 +167,8 @@ def _on_patients(
         "completion": lambda: patient_completion(patients, models, size, seed=seed),
         "reconstruction": lambda: patient_reconstruction(patients, models, size, seed=seed),
     }
-    results |= {task: _or_reason(run) for task, run in work.items()}
-    found = {task: results[task] for task in TASKS}
+    results |= {task: _or_reason(run) for task, run in work.items() if task in tasks}
+    found = {task: results[task] for task in TASKS if task in tasks}
 
     evaluation = Evaluation(Path(cohort).name, tuple(models), found, patients.left_out)
 

@@ -39,14 +39,18 @@ class GaussianMixture:
         offsets = self.means - self.mean
         return within + torch.einsum("k,ki,kj->ij", self.weights, offsets, offsets)
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """Draw one latent ``(Z,)``; the global random state is neither read nor changed."""
+    def draw(self, generator: torch.Generator) -> tuple[int, Tensor]:
+        """Draw one component, its number, and from it one latent ``(Z,)``."""
         uniform = torch.rand((), generator=generator, dtype=self.means.dtype)
         noise = torch.randn(self.factors.shape[2], generator=generator, dtype=self.means.dtype)
         # The last weight takes what rounding leaves.
         chosen = int((uniform >= self.weights.cumsum(0)[:-1]).sum())
         moved = np.einsum("zr,r->z", self.factors[chosen].numpy(), noise.numpy())
-        return self.means[chosen] + torch.from_numpy(moved)
+        return chosen, self.means[chosen] + torch.from_numpy(moved)
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw one latent ``(Z,)``; the global random state is neither read nor changed."""
+        return self.draw(generator)[1]
 
     def log_prob(self, latent: Tensor) -> Tensor:
         """Return the log density of latents ``(..., Z)``, ``(...)``."""

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiogen.base import keyed_rng, progress
+from cardiogen.base import progress
 from cardiogen.data.factors import Factors
 from cardiogen.models.conditional import fit_conditional
 from cardiogen.models.cycle import ED_BLOCK, HARMONICS, MOTION_BLOCK, encode_cycle
 from cardiogen.models.linear import LinearWeights
-from cardiogen.population.conditions import AGE_RANGE
-from cardiogen.population.heart import sample_heart
+from cardiogen.population.heart import training_heart
 from cardiogen.population.phenotypes import PHENOTYPES
 
 Array = NDArray[np.float64]
@@ -32,8 +31,7 @@ class Example:
 
 def population_example(seed: int, index: int) -> Example:
     """Return population heart ``index`` at an age drawn evenly from the covered range."""
-    age = keyed_rng(seed, "linear/age", index).uniform(*AGE_RANGE)
-    heart = sample_heart(seed, index, Factors(age=float(age)))
+    heart = training_heart(seed, index)
     vector = encode_cycle(_TRAINING_PHASES, heart.coordinates(_TRAINING_PHASES))
     return Example(heart.factors, vector)
 

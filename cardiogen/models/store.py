@@ -123,6 +123,8 @@ def _deformation(bundle: Bundle) -> AnatomyModel:
     model.latents.require_positive()
     if model.strokes is not None:
         model.strokes.require_sound()
+    if model.flow is not None:
+        model.flow.require_sound()
 
     return model
 

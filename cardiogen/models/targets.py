@@ -26,7 +26,8 @@ from torch import Tensor
 
 from cardiogen.base import CardiogenError, Exit
 from cardiogen.models.distributions import GaussianMixture
-from cardiogen.models.protocol import AnatomyModel, frame_phases
+from cardiogen.models.flow import FlowPrior
+from cardiogen.models.protocol import AnatomyModel, LatentDistribution, frame_phases
 from cardiogen.models.target_solver import (
     Component,
     Solver,
@@ -46,11 +47,12 @@ _FRAMES = 25  # a cycle of fewer than 16 frames may miss the end of systole
 _FEWEST_FRAMES = 16
 
 
-def guided_prior(model: AnatomyModel, condition: Tensor, strength: float) -> GaussianMixture:
+def guided_prior(model: AnatomyModel, condition: Tensor, strength: float) -> LatentDistribution:
     """Return the prior given factors, with what factors do to its mean times ``strength``.
 
     ``mean = mean0 + strength (mean given factors - mean0)``, mean0 that of unknown factors; the
     spread stays. Strength 1 is the prior itself, 0 its spread around the mean of all hearts.
+    The same is done to the speed of a flow, if the prior has one: see ``models.flow.prior``.
 
     Args:
         model: any model.
@@ -58,14 +60,17 @@ def guided_prior(model: AnatomyModel, condition: Tensor, strength: float) -> Gau
         strength: at least 0.
 
     Raises:
-        CardiogenError: U44 for a model whose prior is no mixture of Gaussians.
+        CardiogenError: U44 for a model whose prior is no mixture of Gaussians, flowing or not.
     """
-    prior = _gaussian(model.prior(condition), "--guidance") if strength != 1.0 else None
-    if prior is None:
-        return model.prior(condition)
+    prior = model.prior(condition)
+    if strength == 1.0:
+        return prior
     everyone = model.prior(torch.full_like(condition, float("nan")))
+    flows = isinstance(prior, FlowPrior)
+    base = prior.gaussian if flows else _gaussian(prior, "--guidance")
+    moved = replace(base, means=base.means + (strength - 1.0) * (base.mean - everyone.mean))
 
-    return replace(prior, means=prior.means + (strength - 1.0) * (prior.mean - everyone.mean))
+    return prior.guided(moved, strength) if flows else moved
 
 
 def _gaussian(prior: object, flag: str) -> GaussianMixture:

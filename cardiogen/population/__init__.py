@@ -14,7 +14,7 @@ from cardiogen.population.annulus import (
 from cardiogen.population.annulus_cine import AnnulusCine, annulus_cine, annulus_labels
 from cardiogen.population.cine import CineOptions, render_cine
 from cardiogen.population.conditions import sample_conditions
-from cardiogen.population.heart import PopulationHeart, sample_heart
+from cardiogen.population.heart import PopulationHeart, sample_heart, training_heart
 from cardiogen.population.material import displacement_field, heart_frame, move_points
 from cardiogen.population.motion import Timing, sample_timing
 from cardiogen.population.phenotypes import (
@@ -57,5 +57,6 @@ __all__ = [
     "sample_timing",
     "short_axis_grid",
     "template_topology",
+    "training_heart",
     "typical_pose",
 ]

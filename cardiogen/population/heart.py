@@ -16,7 +16,7 @@ from cardiogen.data.factors import Factors
 from cardiogen.data.sequence import Sequence
 from cardiogen.measure.volumes import MYOCARDIAL_DENSITY
 from cardiogen.population.anatomy import COORDINATE_COUNT, COORDINATES, heart_vertices
-from cardiogen.population.conditions import sample_conditions
+from cardiogen.population.conditions import AGE_RANGE, sample_conditions
 from cardiogen.population.motion import Timing, sample_timing
 from cardiogen.population.phenotypes import Phenotypes, sample_phenotypes
 from cardiogen.population.pose import Pose, typical_pose
@@ -107,6 +107,18 @@ def sample_heart(seed: int, index: int, given: Factors | None = None) -> Populat
         systole=systole,
         pose=typical_pose(keyed_rng(seed, "population/pose", index)),
     )
+
+
+def training_heart(seed: int, index: int) -> PopulationHeart:
+    """Return a heart that models are trained on: its age is drawn evenly from the covered range.
+
+    Args:
+        seed: of the population.
+        index: number of the heart.
+    """
+    age = keyed_rng(seed, "linear/age", index).uniform(*AGE_RANGE)
+
+    return sample_heart(seed, index, Factors(age=float(age)))
 
 
 def _normal(rng: np.random.Generator, size: int) -> Array:

@@ -19,9 +19,11 @@ from cardiogen.data import Factors, Sequence, Structure
 from cardiogen.engine.fit_template import fit_template
 from cardiogen.measure import dice, mesh_volumes
 from cardiogen.models.deformation.codes import CodeFitter
+from cardiogen.models.deformation.heart_codes import HeartCodes, mesh_codes, population_codes
 from cardiogen.models.deformation.model import DeformationModel
 from cardiogen.models.deformation.template import population_template
-from cardiogen.models.deformation.training import HeartCodes, fit_deformation, mesh_codes
+from cardiogen.models.deformation.training import fit_deformation
+from cardiogen.models.fitted_meshes import fitted_population
 from cardiogen.population import (
     CineOptions,
     render_cine,
@@ -41,6 +43,7 @@ _OPTIONS = CineOptions(slice_thickness_mm=4.0)
 _LONG_AXES_DEG = (0.0, 90.0)
 _UNSEEN = 1_000_000  # numbers of hearts that nothing is learned from
 _GROUP = 16  # hearts whose velocities are found at once
+_FITS = 8  # hearts whose label maps tell the noise of observations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +177,13 @@ def learn_model(plan: Plan, hearts: list[Tracked]) -> DeformationModel:
     groups = [same[k : k + _GROUP] for same in by_frames.values()
               for k in range(0, len(same), _GROUP)]  # fmt: skip
     codes = HeartCodes.joined([_codes(fitter, g) for g in progress(groups, "velocity codes")])
-    return fit_deformation(codes, template, ed_modes=plan.ed_modes, fields=plan.fields,
-                           motion_modes=plan.motion_modes)  # fmt: skip
+    held = population_codes(_FITS, plan.seed, first=_UNSEEN)
+    fitted = fitted_population(_FITS, plan.seed, first=_UNSEEN)
+
+    return fit_deformation(
+        codes, held, fitted, template, ed_modes=plan.ed_modes, fields=plan.fields,
+        motion_modes=plan.motion_modes,
+    )  # fmt: skip
 
 
 def unseen_cines(plan: Plan) -> list[Sequence]:
@@ -204,7 +212,10 @@ def _codes(fitter: CodeFitter, hearts: list[Tracked]) -> HeartCodes:
     frames = len(hearts[0].meshes)
     meshes = np.stack([heart.meshes for heart in hearts])
 
-    return mesh_codes(fitter, meshes, np.arange(frames) / frames, [h.factors for h in hearts])
+    return mesh_codes(
+        fitter, meshes, np.arange(frames) / frames, [h.factors for h in hearts],
+        shown=len(hearts),
+    )  # fmt: skip
 
 
 def _without_truth(sequence: Sequence) -> Sequence:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bench.mesa_data import CONDITIONS, UNITS, Cohort
 from bench.mesa_rivals import Model, fit_gaussian
 from cardiogen.engine.fit import FitConfig, StepInfo, draw_latent, fit, gaussian_kl, kl_loss
+from cardiogen.models.distributions import GaussianMixture
 from cardiogen.models.mesh import MeshConfig, MeshModel, stage_examples, train_mesh
 
 Array = NDArray[np.float64]
@@ -116,17 +117,22 @@ def mesh_answers(model: MeshModel, *, note: str = "") -> Model:
             made.append(_decoded(model, [law] * n, [0.0, 0.5], rng))
         return np.stack(made)
 
+    def laws(ed: NDArray, conditions: Array | None) -> Iterator[GaussianMixture]:
+        for k, shape in enumerate(ed):
+            given = np.full(len(CONDITIONS), np.nan) if conditions is None else conditions[k]
+            yield model.posterior_of(shape[None], [0.0], torch.from_numpy(given))
+
     def complete(
         ed: NDArray, conditions: Array | None, n: int, rng: np.random.Generator
     ) -> NDArray:
-        made = []
-        for k, shape in enumerate(ed):
-            given = np.full(len(CONDITIONS), np.nan) if conditions is None else conditions[k]
-            law = model.posterior_of(shape[None], [0.0], torch.from_numpy(given))
-            made.append(_decoded(model, [law] * n, [0.5], rng)[:, 0])
-        return np.stack(made)
+        drawn = [_decoded(model, [law] * n, [0.5], rng)[:, 0] for law in laws(ed, conditions)]
+        return np.stack(drawn)
 
-    return Model(sample, complete, note=note)
+    def point(ed: NDArray, conditions: Array | None) -> NDArray:
+        means = torch.stack([law.mean for law in laws(ed, conditions)])
+        return model.decode_many(means, [0.5])[:, 0]
+
+    return Model(sample, complete, point, note=note)
 
 
 def _decoded(

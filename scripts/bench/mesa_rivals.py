@@ -4,6 +4,7 @@
 
     sample(conditions (N, 2), n, rng)          -> ED and ES (N, n, 2, V, 3)
     complete(ed (N, V, 3), conditions, n, rng) -> ES (N, n, V, 3); conditions may be None
+    point(ed (N, V, 3), conditions)            -> ES (N, V, 3), the best single guess
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from cardiogen.measure.distribution import SetDistances, one_nna, vertex_distanc
 Array = NDArray[np.float64]
 Sampler = Callable[[Array, int, np.random.Generator], NDArray]
 Completer = Callable[[NDArray, Array | None, int, np.random.Generator], NDArray]
+Guess = Callable[[NDArray, Array | None], NDArray]
 
 _MODES = (8, 12, 16, 20, 24)
+_LEAST_MM = 0.02  # RMS of a mode above the rounding of the files, which is no shape
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Model:
     Attributes:
         sample: draws given conditions; None for one that only completes.
         complete: draws of ES given ED; None for one that only generates.
+        point: single guess of ES; where None, the first draw (of models whose draws are equal).
         random: whether draws for the same conditions differ.
         real: whether draws are training subjects themselves; their specificity would be 0, so
             that of the test subjects stands for it.
@@ -40,6 +44,7 @@ class Model:
 
     sample: Sampler | None
     complete: Completer | None
+    point: Guess | None = None
     random: bool = True
     real: bool = False
     note: str = ""
@@ -79,13 +84,15 @@ def fit_gaussian(train: Cohort, modes: int) -> JointGaussian:
     mean = flat.mean(axis=0)
     # By the matrix of inner products: subjects are fewer than coordinates.
     values, vectors = np.linalg.eigh((flat - mean) @ (flat - mean).T)
-    size = np.sqrt(values[::-1][:modes])
+    size = np.sqrt(np.maximum(values[::-1][:modes], 0))
+    size = size[size > _LEAST_MM * np.sqrt(flat.size)]
+    modes = len(size)
     axes = (vectors[:, ::-1][:, :modes] / size).T @ (flat - mean)
     middle, unit = train.conditions.mean(axis=0), train.conditions.std(axis=0)
     scores = vectors[:, ::-1][:, :modes] * size
     joint = np.concatenate([scores, (train.conditions - middle) / unit], axis=1)
     left = np.sqrt(max(values[::-1][modes:].sum(), 0.0) / flat.size)
-    return JointGaussian(mean, axes, np.cov(joint.T), middle, unit, max(float(left), 0.02))
+    return JointGaussian(mean, axes, np.cov(joint.T), middle, unit, max(float(left), _LEAST_MM))
 
 
 def pca_model(gaussian: JointGaussian, note: str = "") -> Model:
@@ -96,21 +103,29 @@ def pca_model(gaussian: JointGaussian, note: str = "") -> Model:
         flat = (gaussian.mean + scores @ gaussian.modes).astype(np.float32)
         return flat.reshape(len(conditions), n, 2, -1, 3)
 
-    def complete(
-        ed: NDArray, conditions: Array | None, n: int, rng: np.random.Generator
-    ) -> NDArray:
-        half = gaussian.modes.shape[1] // 2
+    half = gaussian.modes.shape[1] // 2
+
+    def given_ed(ed: NDArray, conditions: Array | None) -> tuple[Array, Array]:
         mean, covariance = gaussian.prior(conditions, len(ed))
         seen = gaussian.modes[:, :half]
         away = ed.reshape(len(ed), -1) - gaussian.mean[:half] - mean @ seen
         inner = np.linalg.inv(covariance + 1e-9 * np.trace(covariance) * np.eye(len(covariance)))
         posterior = np.linalg.inv(inner + seen @ seen.T / gaussian.noise_mm**2)
-        mean = mean + (away @ seen.T / gaussian.noise_mm**2) @ posterior
-        scores = gaussian.draw(mean, posterior, n, rng)
-        flat = gaussian.mean[half:] + scores @ gaussian.modes[:, half:]
-        return flat.astype(np.float32).reshape(len(ed), n, -1, 3)
+        return mean + (away @ seen.T / gaussian.noise_mm**2) @ posterior, posterior
 
-    return Model(sample, complete, note=note)
+    def es_of(scores: Array) -> NDArray:
+        flat = gaussian.mean[half:] + scores @ gaussian.modes[:, half:]
+        return flat.astype(np.float32).reshape(*scores.shape[:-1], -1, 3)
+
+    def complete(
+        ed: NDArray, conditions: Array | None, n: int, rng: np.random.Generator
+    ) -> NDArray:
+        return es_of(gaussian.draw(*given_ed(ed, conditions), n, rng))
+
+    def point(ed: NDArray, conditions: Array | None) -> NDArray:
+        return es_of(given_ed(ed, conditions)[0])
+
+    return Model(sample, complete, point, note=note)
 
 
 def fit_pca(train: Cohort, validation: Cohort) -> Model:
@@ -132,13 +147,12 @@ def fit_pca(train: Cohort, validation: Cohort) -> Model:
             for k in range(drawn.shape[1])
         ]  # fmt: skip
         apart[modes] = abs(float(np.mean(accuracy)) - 0.5)
-        guess = model.complete(
-            validation.shapes[:, 0], None, 20, keyed_rng(0, "mesa completion", modes)
-        )
-        error[modes] = float(((guess.mean(axis=1) - validation.shapes[:, 1]) ** 2).sum())
+        guess = model.point(validation.shapes[:, 0], None)
+        error[modes] = float(((guess - validation.shapes[:, 1]) ** 2).sum())
     drawing, filling = (min(found, key=lambda m, f=found: f[m]) for found in (apart, error))
     note = f"{drawing} modes; ES {filling}"
-    return Model(models[drawing].sample, models[filling].complete, note=note)
+    best = models[filling]
+    return Model(models[drawing].sample, best.complete, best.point, note=note)
 
 
 def fit_nearest(train: Cohort, validation: Cohort) -> Model:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -11,12 +13,15 @@ from bench.mesa_rivals import Model
 from cardiogen.base import keyed_rng
 from cardiogen.measure.distribution import (
     Draws,
+    Estimate,
     SetDistances,
+    bootstrap,
     compare_slopes,
     diversity_ratio,
     interval_coverage,
     nearest_shapes,
     one_nna,
+    paired_difference,
     regress,
     sd_ratio,
     set_coverage,
@@ -29,11 +34,27 @@ Array = NDArray[np.float64]
 
 DRAWS = 20
 SAMPLES = 39  # whole positions of the 5 % and 95 % quantiles
+_RESAMPLES = 300
 
 
-def row_of(model: Model, train: Cohort, test: Cohort, *, seed: int) -> dict[str, str]:
-    """Return every column of a model as text; ``-`` for what it does not do."""
-    row = {}
+@dataclass(frozen=True, eq=False)
+class Row:
+    """What a model did on the test subjects.
+
+    Attributes:
+        text: every column.
+        measured: phenotypes of its draws ``(N, n, 5)``; None of one that only completes.
+        errors: by task, the vertex RMSE (mm) and EF error (points) of its guess ``(N, 2)``.
+    """
+
+    text: dict[str, str]
+    measured: Array | None
+    errors: dict[str, Array]
+
+
+def row_of(model: Model, train: Cohort, test: Cohort, *, seed: int) -> Row:
+    """Return every column of a model as text; what it does not do is left out."""
+    row, measured, errors = {}, None, {}
     if model.sample is not None:
         drawn = model.sample(test.conditions, SAMPLES, keyed_rng(seed, "mesa samples"))
         measured = np.stack([phenotypes(drawn[:, k], test) for k in range(SAMPLES)], axis=1)
@@ -45,8 +66,45 @@ def row_of(model: Model, train: Cohort, test: Cohort, *, seed: int) -> dict[str,
         if model.random:
             row |= _spread_columns(measured, test)
     if model.complete is not None:
-        row |= _completion_columns(model, test, seed)
-    return row | {"note": model.note}
+        columns, errors = _completion_columns(model, test, seed)
+        row |= columns
+    return Row(row | {"note": model.note}, measured, errors)
+
+
+def differences(row: Row, other: Row, test: Cohort, *, name: str) -> dict[str, str]:
+    """Return the errors of a model less those of another, paired, with 95 % over test subjects.
+
+    An interval that holds 0 says that these subjects cannot tell the two apart.
+    """
+    told = {}
+    if row.measured is not None and other.measured is not None:
+        real = phenotypes(test.shapes, test)
+        for p, title in enumerate(PHENOTYPES):
+            found = bootstrap(
+                _less, real[:, p], row.measured[:, :DRAWS, p], other.measured[:, :DRAWS, p],
+                draws=_RESAMPLES,
+            )  # fmt: skip
+            told[f"W1 {title} less {name}"] = _signed(found, 2)
+    for task in row.errors.keys() & other.errors.keys():
+        ours, theirs = row.errors[task], other.errors[task]
+        for k, (title, digits) in enumerate((("RMSE", 3), ("EF MAE", 2))):
+            found = paired_difference(ours[:, k], theirs[:, k], draws=_RESAMPLES)
+            told[f"{task}: {title} less {name}"] = _signed(found, digits)
+    return dict(sorted(told.items()))
+
+
+def _less(real: Array, a: Array, b: Array) -> float:
+    """W1 of one draw a subject, mean over draws, of a less that of b."""
+    return float(
+        np.mean([
+            wasserstein(real, x) - wasserstein(real, y) for x, y in zip(a.T, b.T, strict=True)
+        ])
+    )  # fmt: skip
+
+
+def _signed(found: Estimate, digits: int) -> str:
+    parts = (f"{v:+.{digits}f}" for v in (found.value, found.low, found.high))
+    return "{} [{}, {}]".format(*parts)
 
 
 def _shape_columns(drawn: NDArray, train: Cohort, test: Cohort) -> dict[str, str]:
@@ -92,24 +150,28 @@ def _spread_columns(measured: Array, test: Cohort) -> dict[str, str]:
     return {"90 % cover (same)": " / ".join(f"{100 * v:.0f}" for v in inside.per_phenotype[0])}
 
 
-def _completion_columns(model: Model, test: Cohort, seed: int) -> dict[str, str]:
-    """ES from ED, without and with the conditions known."""
+def _completion_columns(
+    model: Model, test: Cohort, seed: int
+) -> tuple[dict[str, str], dict[str, Array]]:
+    """ES from ED, without and with the conditions known: the guess, and the interval of draws."""
     ed, es = test.shapes[:, 0], test.shapes[:, 1].astype(np.float64)
     true = ejection_fractions(ed, es, test)
-    row = {}
+    row, errors = {}, {}
     for title, given in (("ES|ED", None), ("ES|ED,c", test.conditions)):
         drawn = model.complete(ed, given, SAMPLES, keyed_rng(seed, f"mesa {title}"))
-        error = drawn.mean(axis=1) - es
-        rmse = float(np.sqrt((error**2).sum(axis=-1).mean(axis=1)).mean())
-        ef = np.stack([ejection_fractions(ed, drawn[:, k], test) for k in range(SAMPLES)], axis=1)
-        guess = ef.mean(axis=1)
-        r = np.corrcoef(guess, true)[0, 1]
-        text = f"{rmse:.2f} mm, {np.abs(guess - true).mean():.1f}, r {r:.2f}"
+        # The mean of a few draws has their noise in it, which is more than models differ by.
+        guess = drawn[:, 0] if model.point is None else model.point(ed, given)
+        rmse = np.sqrt(((guess - es) ** 2).sum(axis=-1).mean(axis=1))
+        guessed = ejection_fractions(ed, guess, test)
+        errors[title] = np.stack([rmse, np.abs(guessed - true)], axis=1)
+        r = np.corrcoef(guessed, true)[0, 1]
+        text = "{:.3f} mm, {:.2f}, r {:.2f}".format(*errors[title].mean(axis=0), r)
         if model.random:
+            ef = np.stack([ejection_fractions(ed, d, test) for d in np.moveaxis(drawn, 1, 0)], 1)
             inside = interval_coverage(ef[..., None], true[:, None], levels=(0.9,))
             text += f", {100 * inside.pooled[0]:.0f} %"
         row[f"{title}: RMSE, EF MAE, r, 90 %"] = text
-    return row
+    return row, errors
 
 
 def show(rows: dict[str, dict[str, str]]) -> str:

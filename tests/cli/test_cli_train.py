@@ -77,15 +77,15 @@ def test_command_trains_on_one_thread_with_the_settings_asked_for(run, monkeypat
     assert seen == [(2000, 0, "1"), *[(12000, 2024, "1")] * 2, (300, 7, "1")]
 
 
-def breathing_codes(count, seed, *, jobs=1):
+def breathing_codes(count, seed, *, first=0, jobs=1):
     """Codes of hearts that differ by stretching and contract across their axis."""
     from cardiogen.base import keyed_rng
+    from cardiogen.models.deformation.heart_codes import HeartCodes
     from cardiogen.models.deformation.template import population_template
-    from cardiogen.models.deformation.training import HeartCodes
     from cardiogen.population import sample_conditions
 
     assert jobs == 2
-    template, rng = population_template(), np.random.default_rng(seed)
+    template, rng = population_template(), np.random.default_rng(seed + first)
     places = np.argwhere(template.active) * template.control_mm
     places = places - places.mean(axis=0)
     ways = np.stack([np.eye(3)[k][:, None] * places[:, k] for k in range(3)]).reshape(3, -1)
@@ -101,7 +101,7 @@ def breathing_codes(count, seed, *, jobs=1):
 def test_deformation_model_is_trained_and_generates(run, refused, tmp_path, monkeypatch):
     monkeypatch.setattr("cardiogen.models.deformation.training.population_codes", breathing_codes)
     (tmp_path / "d.toml").write_text(
-        'model = "deformation"\nn = 80\ned_modes = 3\nfields = 2\nmotion_modes = 1\n'
+        'model = "deformation"\nn = 80\ned_modes = 3\nfields = 2\nmotion_modes = 1\nfits = 2\n'
     )
     assert run("train", "--config", "d.toml", "--jobs", "2", "--out", "b").code == 0
     description = json.loads((tmp_path / "b" / "model.json").read_text())

@@ -117,6 +117,7 @@ def test_nothing_is_left_of_a_report_that_fails(cheap_bundle, tmp_path, monkeypa
     ("options", "code"),
     [
         ({"size": "huge"}, "CG-U01"),
+        ({"tasks": ["generation", "beauty"]}, "CG-U01 --task: found beauty"),
         ({"n": 0}, "CG-U01"),
         ({"n": 5}, "CG-U01"),
         ({"n": 100_000}, "CG-R03"),

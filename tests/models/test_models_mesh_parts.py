@@ -8,9 +8,10 @@ from torch.distributions import MultivariateNormal, kl_divergence
 from cardiogen.base import CardiogenError
 from cardiogen.models.mesh import SmoothNoise, describe_conditions, rigid_pose
 from cardiogen.models.mesh.coarsening import apply_sparse, build_levels, sparse_tensor
-from cardiogen.models.mesh.conditions import ConditionEncoder, drop_conditions
+from cardiogen.models.mesh.conditions import drop_conditions
 from cardiogen.models.mesh.cycles import fit_cycles
 from cardiogen.models.mesh.gaussian import Gaussian, divergence, linear_update, unit_triangle
+from cardiogen.models.mesh.prior import ConditionalPrior
 from cardiogen.models.mesh.time import time_code
 
 
@@ -171,14 +172,65 @@ def test_description_leaves_missing_values_out():
         describe_conditions(values, names=("a",), units=("",))
 
 
-def test_missing_conditions_take_null_tokens_with_finite_gradients():
-    with torch.random.fork_rng():
-        encoder = ConditionEncoder([70.0, 60.0], [10.0, 5.0], width=6)
-    conditions = torch.tensor([[80.0, 60.0], [float("nan"), 60.0]], dtype=torch.float64)
-    code = encoder(conditions)
-    code.square().sum().backward()
-    assert all(torch.isfinite(p.grad).all() for p in encoder.parameters())
-    assert not torch.allclose(code[0], code[1])
+def latents_and_conditions(count=20_000, seed=0, curvature=0.0):
+    """Latents that follow two conditions: slopes, a product term and noise, both of known size."""
+    rng = np.random.default_rng(seed)
+    x = rng.multivariate_normal([0, 0], [[1, 0.5], [0.5, 1]], count)
+    slopes, spread = np.array([[1.0, 0.0, -0.5], [0.3, 0.8, 0.0]]), np.array([0.5, 1.0, 0.2])
+    z = x @ slopes + spread * rng.normal(size=(count, 3))
+    z[:, 1] += curvature * x[:, 0] * x[:, 1]
+    narrow = 0.1 * torch.eye(3, dtype=torch.float64).expand(count, 3, 3)
+    conditions = torch.from_numpy(x * [10, 5] + [70, 60])
+    return conditions, Gaussian(torch.from_numpy(z), narrow), slopes, spread
+
+
+def fitted_prior(conditions, posterior):
+    prior = ConditionalPrior([70.0, 60.0], [10.0, 5.0], latents=3)
+    prior.fit(conditions, posterior)
+    return prior
+
+
+def test_prior_is_the_conditional_of_the_joint_gaussian():
+    conditions, posterior, slopes, spread = latents_and_conditions()
+    prior = fitted_prior(conditions, posterior)
+    nan = float("nan")
+    given = torch.tensor([[85.0, 55.0], [85.0, nan], [nan, 55.0], [nan, nan]]).double()
+    found = prior(given)
+    covariance = (found.tril @ found.tril.mT).numpy()
+    own = np.diag(spread**2 + 0.1**2)  # what conditions leave, and the posteriors' own spread
+    x, rho = np.array([1.5, -1.0]), 0.5
+    expected = [x @ slopes, x[0] * (slopes[0] + rho * slopes[1]),
+                x[1] * (slopes[1] + rho * slopes[0]), np.zeros(3)]  # fmt: skip
+    lost = [np.zeros((2, 2)), np.diag([0, 1 - rho**2]), np.diag([1 - rho**2, 0]),
+            np.array([[1, rho], [rho, 1]])]  # fmt: skip
+    for k in range(4):
+        np.testing.assert_allclose(found.mean[k], expected[k], atol=0.08)
+        np.testing.assert_allclose(covariance[k], own + slopes.T @ lost[k] @ slopes, atol=0.06)
+
+
+def test_prior_bends_with_its_conditions():
+    conditions, posterior, slopes, _ = latents_and_conditions(curvature=0.7)
+    found = fitted_prior(conditions, posterior)(torch.tensor([[85.0, 70.0]]).double())
+    wanted = np.array([1.5, 2.0]) @ slopes + [0, 0.7 * 1.5 * 2.0, 0]
+    np.testing.assert_allclose(found.mean[0], wanted, atol=0.1)
+
+
+def test_prior_learns_from_hearts_with_missing_conditions():
+    conditions, posterior, slopes, spread = latents_and_conditions()
+    gone = torch.rand(conditions.shape, generator=torch.Generator().manual_seed(0)) < 0.4
+    prior = fitted_prior(conditions.masked_fill(gone, float("nan")), posterior)
+    found = prior(torch.tensor([[85.0, 55.0]]).double())
+    np.testing.assert_allclose(found.mean[0], np.array([1.5, -1.0]) @ slopes, atol=0.15)
+    np.testing.assert_allclose(
+        (found.tril @ found.tril.mT)[0], np.diag(spread**2 + 0.1**2), atol=0.1
+    )
+
+
+def test_prior_of_few_hearts_is_a_proper_gaussian():
+    conditions, posterior, _, _ = latents_and_conditions(count=4)
+    found = fitted_prior(conditions, posterior)(conditions)
+    assert torch.isfinite(found.mean).all()
+    assert (found.tril.diagonal(dim1=1, dim2=2) > 0).all()
 
 
 def test_conditions_are_dropped_singly_and_together():

@@ -10,6 +10,13 @@ C the covariance of the cohort's motion. Given a new shape, motion is Gaussian i
 logits of both ejection fractions follow from shape by such a kernel too: averages of motions eject
 less than averages of ejection fractions, so that the mean motion is moved to these afterwards.
 
+Where a patient's group is known (a diagnosis), these logits have an offset of each group as well,
+
+    k((a, g), (b, h)) = k(a, b) + share [g = h],
+
+with the share that makes the cohort's own logits most probable; none may be best. Motion beyond
+the ejection fractions has no such offset: groups of few patients tell less of it than they cost.
+
 Features: ln LVEDV, indexed to body surface where height and weight are known; ln LVM / LVEDV;
 ln RVEDV / LVEDV; ln LVEDV / L^3 with L the length of the left ventricle; ln RVEDV, indexed as
 LVEDV. Standardized. Motion and LVEF go by the first four; RVEF goes by the sizes of both
@@ -18,6 +25,7 @@ ventricles alone, since the shape of the left wall says little of the right vent
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Listing
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -31,11 +39,15 @@ from cardiogen.models.deformation.phenotypes import ventricle_length
 
 Array = NDArray[np.float64]
 
-# Length in SDs of the features, noise as a share of C. Fixed: a few dozen subjects tell no more.
-_LENGTH, _NOISE = 2.0, 0.5
+# Length in SDs of the features, noise as shares of the variance of logits and of C: motion follows
+# shape less than ejection does. Fixed: a few dozen subjects tell no more.
+_LENGTH, _NOISE, _MOTION_NOISE = 2.0, 0.5, 1.0
+_GROUP_SHARES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+_NAME_BYTES = 32
 _TYPICAL_AREA_M2 = 1.85
 FEATURES = 5
 _SHAPE, _SIZES = slice(0, 4), [0, 4]
+_BY = (_SHAPE, _SIZES)  # the features of LVEF and RVEF
 
 
 def shape_features(vertices: Array, topology: Topology, factors: Factors) -> Array:
@@ -66,8 +78,10 @@ class MotionGivenShape:
         cohort_gram: (K + noise I)^-1 ``(N, N)``.
         cohort_spread: C ``(R, R)``.
         cohort_kernel: length and noise ``(2,)``.
-        cohort_logits, cohort_logit_weights: mean of the logits of LVEF and RVEF ``(2,)``, and
-            their weights ``(N, 2)``.
+        cohort_logits, cohort_logit_values: mean of the logits of LVEF and RVEF ``(2,)``, and
+            what the subjects' differ from it by ``(N, 2)``.
+        cohort_logit_kernel: noise, and share of the group offsets, of either ``(2, 2)``.
+        cohort_groups: UTF-8 codes of the subjects' groups ``(N, 32)``, zeros where unknown.
     """
 
     cohort_center: Array
@@ -79,7 +93,9 @@ class MotionGivenShape:
     cohort_spread: Array
     cohort_kernel: Array
     cohort_logits: Array
-    cohort_logit_weights: Array
+    cohort_logit_values: Array
+    cohort_logit_kernel: Array
+    cohort_groups: Array
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -99,28 +115,42 @@ class MotionGivenShape:
             "cohort_spread": (motion, motion),
             "cohort_kernel": (2,),
             "cohort_logits": (2,),
-            "cohort_logit_weights": (subjects, 2),
+            "cohort_logit_values": (subjects, 2),
+            "cohort_logit_kernel": (2, 2),
+            "cohort_groups": (subjects, _NAME_BYTES),
         }
 
     @classmethod
-    def fit(cls, features: Array, motion: Array, ejection: Array) -> MotionGivenShape:
-        """Learn from features ``(N, 5)``, motion scores ``(N, R)`` and EFs ``(N, 2)``."""
+    def fit(
+        cls, features: Array, motion: Array, ejection: Array, groups: Listing[str | None]
+    ) -> MotionGivenShape:
+        """Learn from features ``(N, 5)``, motion scores ``(N, R)``, EFs ``(N, 2)`` and groups."""
         center, spread = features.mean(axis=0), features.std(axis=0) + 1e-9
         standard = (features - center) / spread
         mean, logits = motion.mean(axis=0), logit(ejection)
-        gram, sizes = (
-            np.linalg.inv(_kernel(x, x, _LENGTH) + _NOISE * np.eye(len(motion)))
-            for x in (standard[:, _SHAPE], standard[:, _SIZES])
-        )
-        away = logits - logits.mean(axis=0)
+        own = np.eye(len(motion))
+        likeness = [_kernel(x, x, _LENGTH) for x in (standard[:, chosen] for chosen in _BY)]
+        gram = np.linalg.inv(likeness[0] + _MOTION_NOISE * own)
         # The most likely C of a matrix normal, given the kernel.
         scatter = (motion - mean).T @ gram @ (motion - mean) / len(motion)
+        names = np.stack([_name_codes(group) for group in groups])
+        away, same = logits - logits.mean(axis=0), _alike(names, names)
+        shares = [
+            _group_share(k + _NOISE * own, same, y) for k, y in zip(likeness, away.T, strict=True)
+        ]
 
         return cls(
             center, spread, standard, mean, gram @ (motion - mean), gram, scatter,
-            np.array([_LENGTH, _NOISE]), logits.mean(axis=0),
-            np.stack([gram @ away[:, 0], sizes @ away[:, 1]], axis=1),
+            np.array([_LENGTH, _MOTION_NOISE]), logits.mean(axis=0), away,
+            np.array([[_NOISE, share] for share in shares]), names,
         )  # fmt: skip
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the cohort's groups, sorted."""
+        names = {bytes(row.astype(np.uint8)).rstrip(b"\0") for row in self.cohort_groups}
+
+        return tuple(sorted(name.decode() for name in names if name))
 
     def given(self, features: Array) -> tuple[Array, Array]:
         """Return mean ``(R,)`` and covariance ``(R, R)`` of the motion scores of one shape."""
@@ -129,11 +159,32 @@ class MotionGivenShape:
 
         return self.cohort_mean + near @ self.cohort_weights, left * self.cohort_spread
 
-    def logits_given(self, features: Array) -> Array:
-        """Return the expected logits of LVEF and RVEF ``(2,)`` of one shape."""
-        near = np.stack([self._near(features, _SHAPE), self._near(features, _SIZES)], axis=1)
+    def logits_given(self, features: Array, group: str | None = None) -> tuple[Array, Array]:
+        """Return means and variances ``(2,)`` of the logits of LVEF and RVEF of one shape.
 
-        return self.cohort_logits + (near * self.cohort_logit_weights).sum(axis=0)
+        A group that the cohort lacks tells nothing.
+        """
+        same = _alike(_name_codes(group)[None], self.cohort_groups)[0]
+        alike = _alike(self.cohort_groups, self.cohort_groups)
+        told = []
+        for chosen, values, (noise, share) in zip(
+            _BY, self.cohort_logit_values.T, self.cohort_logit_kernel, strict=True
+        ):
+            taken = share if same.any() else 0.0
+            known = self.cohort_features[:, chosen]
+            gram = _kernel(known, known, self.cohort_kernel[0]) + taken * alike
+            gram += noise * np.eye(len(known))
+            near = self._near(features, chosen) + taken * same
+            weights = np.linalg.solve(gram, near)
+            # What they lack of one is the mean's, which is as uncertain as the subjects are few.
+            weights += (1.0 - weights.sum()) / len(weights)
+            # The variance of Student's t: the scale is as uncertain as the subjects are few.
+            scale = values @ np.linalg.solve(gram, values) / (len(values) - 3)
+            left = 1.0 + taken + noise - 2.0 * weights @ near + weights @ gram @ weights
+            told.append((weights @ values, scale * left))
+        mean, variance = np.transpose(told)
+
+        return self.cohort_logits + mean, variance
 
     def _near(self, features: Array, chosen: slice | list[int]) -> Array:
         """Return the kernel of some features between one shape and the subjects' ``(N,)``."""
@@ -154,3 +205,30 @@ def _kernel(a: Array, b: Array, length: float) -> Array:
     squares = ((a[:, None] - b[None]) ** 2).sum(axis=-1)
 
     return np.exp(-squares / (2 * length**2))
+
+
+def _group_share(kernel: Array, same: Array, values: Array) -> float:
+    """Return the share of group offsets in values ``(N,)`` that is most likely.
+
+    The likelihood of values whose scale is unknown is ``-ln |K| / 2 - N / 2 ln(y^T K^-1 y)`` with
+    ``K = kernel + share same``.
+    """
+
+    def evidence(share: float) -> float:
+        gram = kernel + share * same
+        fit = values @ np.linalg.solve(gram, values)
+        return float(-np.linalg.slogdet(gram)[1] - len(values) * np.log(max(fit, 1e-300)))
+
+    return max(_GROUP_SHARES, key=evidence)
+
+
+def _name_codes(group: str | None) -> Array:
+    """Return the UTF-8 codes of a group's name ``(32,)``, zeros for none; longer ones are cut."""
+    text = (group or "").encode()[:_NAME_BYTES]
+
+    return np.frombuffer(text.ljust(_NAME_BYTES, b"\0"), np.uint8).astype(np.float64)
+
+
+def _alike(a: Array, b: Array) -> Array:
+    """Return 1 where groups are known and the same, else 0, ``(A, B)``."""
+    return ((a[:, None] == b[None]).all(axis=-1) & a.any(axis=1)[:, None]).astype(np.float64)

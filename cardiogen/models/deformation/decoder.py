@@ -1,8 +1,8 @@
 """From scores to hearts: velocities, meshes, and places carried back to the template.
 
-A vertex X of the template lies at ``exp(v_ed)(exp(v_t)(X))`` in frame t: motion acts on the
-template first, so that one motion means the same in every heart. A place y of frame t comes from
-``exp(-v_t)(exp(-v_ed)(y))``.
+A vertex X of the template lies at ``exp(v_ed)(exp(v_t)(X + slip_t))`` in frame t: motion acts on
+the template first, so that one motion means the same in every heart. A place y of frame t comes
+from ``exp(-v_t)(exp(-v_ed)(y)) - slip_t``.
 """
 
 from __future__ import annotations
@@ -45,12 +45,19 @@ class VelocityDecoder:
         with torch.no_grad():
             return self.template.displacement(torch.from_numpy(ed)[None].float())
 
+    def resting(self, shape: Tensor) -> Array:
+        """Return the mesh ``(1, V, 3)`` at end diastole of a heart of known :meth:`shape`."""
+        points = torch.from_numpy(self.template.shown).float()[None]
+        with torch.no_grad():
+            return self.template.move(points, shape).double().numpy()
+
     def beating(self, shape: Tensor, scores: Array, phases: ArrayLike) -> Array:
         """Return the meshes ``(T, V, 3)`` of one heart whose :meth:`shape` is known."""
         _, frames = self.modes.heart_velocities(scores, phases)
         with torch.no_grad():
             beat = self.template.displacement(torch.from_numpy(frames).float())
-            moved = self.template.move(self._points(len(frames)), beat)
+            points = self.template.shown + self.modes.heart_slips(scores, phases)
+            moved = self.template.move(torch.from_numpy(points).float(), beat)
             moved = self.template.move(moved, shape)
 
         return moved.double().numpy()
@@ -58,15 +65,11 @@ class VelocityDecoder:
     def meshes(self, scores: Tensor, phases: ArrayLike) -> Tensor:
         """Return the meshes ``(N, T, V, 3)`` of many hearts ``(N, S)``, with gradients."""
         shape = self.template.displacement(self.modes.ed_velocity(scores))
-        beat = self.modes.motion_velocity(scores, phases)
+        beat, slips = self.modes.motion(scores, phases)
         hearts, frames = beat.shape[:2]
         beat = self.template.displacement(beat.flatten(0, 1))
-        moved = self.template.move(self._points(len(beat)).to(beat), beat)
+        points = torch.from_numpy(self.template.shown).to(beat) + slips.flatten(0, 1)
+        moved = self.template.move(points, beat)
         moved = self.template.move(moved, shape.repeat_interleave(frames, dim=0))
 
         return moved.unflatten(0, (hearts, frames))
-
-    def _points(self, count: int) -> Tensor:
-        points = torch.from_numpy(self.template.shown).float()
-
-        return points.expand(count, -1, -1)

@@ -2,6 +2,8 @@
 
 Latents are the scores of ``modes``, moved by ``strokes`` so that stroke volumes are linear in
 them; ``p(z | factors)`` is ``models.conditional``. A model of one cohort or heart has no strokes.
+With a flow (``models.flow``) draws come from what it makes of that Gaussian; posteriors and scores
+go by the Gaussian itself.
 Every latent decodes to a heart at any phases, and its cycle closes exactly. An exponential would
 fold only where a velocity is too steep for its lattice; ``codes`` keeps velocities smooth enough.
 """
@@ -28,9 +30,10 @@ from cardiogen.models.deformation.decoder import VelocityDecoder
 from cardiogen.models.deformation.modes import VelocityModes
 from cardiogen.models.deformation.phenotypes import PhenotypeMap
 from cardiogen.models.deformation.strokes import StrokeVolumes
-from cardiogen.models.deformation.surfaces import DistanceMaps
 from cardiogen.models.deformation.template import DeformationTemplate
 from cardiogen.models.distributions import GaussianMixture
+from cardiogen.models.fit_noise import FitNoise
+from cardiogen.models.flow import FlowPrior, LatentFlow
 from cardiogen.models.protocol import CONDITION_COLUMNS, Posterior
 from cardiogen.population.template import template_topology
 
@@ -55,9 +58,11 @@ class DeformationModel:
         latents: ConditionalGaussian,
         phenotypes: PhenotypeMap,
         *,
+        noise: FitNoise,
         strokes: StrokeVolumes | None = None,
         cohort: MotionGivenShape | None = None,
         solver: VelocityDecoder | None = None,
+        flow: LatentFlow | None = None,
     ) -> None:
         """Put a model together.
 
@@ -65,17 +70,21 @@ class DeformationModel:
             decoder: from latents to hearts.
             latents: their distribution given factors.
             phenotypes: as functions of latents.
+            noise: of meshes that are fitted to label maps.
             strokes: from latents to scores; None if they are the same.
             cohort: how the hearts of a cohort beat, if the model was adapted to one.
             solver: what strokes are solved on; by default ``decoder``. A model of one heart keeps
                 that of the model it comes from, so that latents mean the same in both.
+            flow: from ``latents`` to what hearts are drawn from; None if these are the same.
         """
         self.decoder = decoder
         self.latents = latents
         self.phenotypes = phenotypes
+        self.noise = noise
         self.strokes = strokes
         self.cohort = cohort
         self.solver = solver or decoder
+        self.flow = flow
 
     @property
     def topology(self) -> Topology:
@@ -86,11 +95,6 @@ class DeformationModel:
     def latent_size(self) -> int:
         """Number of latents Z."""
         return self.decoder.modes.size
-
-    @cached_property
-    def maps(self) -> DistanceMaps:
-        """Distances around the template, which contours are compared with."""
-        return DistanceMaps.of(self.decoder.template)
 
     @cached_property
     def encoder(self) -> HeartEncoder:
@@ -105,18 +109,25 @@ class DeformationModel:
         """Refuse a factor outside its training range (D01) or an unseen combination (D02)."""
         self.latents.check_condition(condition)
 
-    def prior(self, condition: Tensor) -> GaussianMixture:
-        """Return p(z | known factors), a mixture of two Gaussians where sex is unknown."""
-        return self.latents.prior(condition)
+    def prior(self, condition: Tensor) -> GaussianMixture | FlowPrior:
+        """Return p(z | known factors), a mixture of two Gaussians where sex is unknown.
+
+        A flow moves its draws; its mean and covariance stay the Gaussians'.
+        """
+        gaussian = self.latents.prior(condition)
+
+        return gaussian if self.flow is None else FlowPrior(gaussian, self.flow, condition)
 
     def decode(self, latent: Tensor, phases: ArrayLike) -> Array:
         """Return heart-frame meshes ``(T, V, 3)`` in mm of a latent ``(Z,)`` at any phases."""
         scores, when = latent.detach().cpu().numpy().astype(np.float64), np.asarray(phases, float)
+        shape = self.decoder.shape(scores)
         # Where nothing moves there are no strokes to solve for.
-        if np.any(np.mod(when, 1.0) != 0):
-            scores = self.scores(scores)
+        if self.strokes is not None and np.any(np.mod(when, 1.0) != 0):
+            same = shape if self.solver is self.decoder else None
+            scores = self.strokes.scores(self.solver, scores, same)
 
-        return self.decoder.heart(scores, when)
+        return self.decoder.beating(shape, scores, when)
 
     def scores(self, latent: Array) -> Array:
         """Return the scores ``(Z,)`` of a latent ``(Z,)``."""
@@ -157,8 +168,10 @@ class DeformationModel:
         more = {}
         for part in (self.strokes, self.cohort):
             more |= {} if part is None else {name: getattr(part, name) for name in part.names()}
+        more |= {} if self.flow is None else self.flow.tensors()
 
-        return {"template": self.decoder.template.vertices, **modes, **latents, **maps, **more}
+        return {"template": self.decoder.template.vertices, **modes, **latents, **maps,
+                **self.noise.tensors(), **more}  # fmt: skip
 
     @staticmethod
     def names(tensors: Iterable[str]) -> tuple[str, ...]:
@@ -166,7 +179,8 @@ class DeformationModel:
         given = set(tensors)
         more = [n for part in _OPTIONAL if given & set(part.names()) for n in part.names()]
         return ("template", *VelocityModes.names(), *ConditionalGaussian.names(),
-                *PhenotypeMap.names(), *more)  # fmt: skip
+                *PhenotypeMap.names(), *FitNoise.names(), *more,
+                *LatentFlow.names(given))  # fmt: skip
 
     @staticmethod
     def shapes(tensors: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
@@ -174,6 +188,7 @@ class DeformationModel:
         ed, motion, fields = (
             len(np.atleast_1d(tensors[name])) for name in ("ed_modes", "motion_modes", "fields")
         )
+        slips, vertices = len(tensors["slips"]), template_topology().vertex_count
         size, series = np.size(tensors["ed_mean"]), fields * 2 * HARMONICS
         more = {}
         if _has(tensors, StrokeVolumes):
@@ -183,7 +198,7 @@ class DeformationModel:
             more |= MotionGivenShape.shapes(subjects, motion)
         return (
             {
-                "template": (template_topology().vertex_count, 3),
+                "template": (vertices, 3),
                 "ed_mean": (size,),
                 "ed_modes": (ed, size),
                 "ed_scale": (ed,),
@@ -191,12 +206,15 @@ class DeformationModel:
                 "motion_mean": (series,),
                 "motion_modes": (motion, series),
                 "motion_scale": (motion,),
+                "slips": (min(slips, fields), vertices, 3),
                 "phenotype_bias": (6,),
                 "phenotype_weights": (6, ed + motion),
                 "phenotype_residual": (6,),
             }
             | ConditionalGaussian.shapes(ed + motion)
+            | FitNoise.shapes(tensors, 3 * vertices)
             | more
+            | LatentFlow.shapes(tensors, latents=ed + motion)
         )
 
     def architecture(self) -> dict[str, int | float | str]:
@@ -210,6 +228,7 @@ class DeformationModel:
             "spacing_mm": template.spacing_mm,
             "control_mm": template.control_mm,
             "margin_mm": template.margin_mm,
+            **self.noise.lengths(),
         }
 
     @classmethod
@@ -235,8 +254,10 @@ class DeformationModel:
         )
 
         return cls(
-            VelocityDecoder(template, modes), latents, phenotypes, strokes=strokes, cohort=cohort
-        )
+            VelocityDecoder(template, modes), latents, phenotypes,
+            noise=FitNoise.from_tensors(tensors, architecture), strokes=strokes, cohort=cohort,
+            flow=LatentFlow.from_tensors(tensors),
+        )  # fmt: skip
 
 
 _OPTIONAL = (StrokeVolumes, MotionGivenShape)

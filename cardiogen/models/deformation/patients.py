@@ -38,7 +38,8 @@ def patient_posterior(model: DeformationModel, observed: Sequence, condition: Te
 
     Args:
         model: adapted model.
-        observed: label maps of end diastole and any other frames.
+        observed: label maps of end diastole and any other frames; its group, if known, tells of
+            the ejection fractions.
         condition: ``(5,)``, NaN where unknown; body size indexes the volumes. Age, sex and
             pressure tell nothing more here: shape is seen, and motion is learned from shape.
 
@@ -47,18 +48,19 @@ def patient_posterior(model: DeformationModel, observed: Sequence, condition: Te
     """
     heart = model.encoder.encode(observed)
 
-    return encoded_posterior(model, heart, condition)
+    return encoded_posterior(model, heart, condition, group=observed.group)
 
 
 def encoded_posterior(
-    model: DeformationModel, heart: EncodedHeart, condition: Tensor
+    model: DeformationModel, heart: EncodedHeart, condition: Tensor, *, group: str | None = None
 ) -> Posterior:
     """Return the latents of an encoded heart; see :func:`patient_posterior`."""
     decoder = model.decoder
     features = ed_features(decoder, heart, _body(condition))
     mean, covariance = model.cohort.given(features)
     shape = ed_scores(decoder, heart)
-    mean = _ejecting(model, heart, shape, mean, covariance, model.cohort.logits_given(features))
+    told = model.cohort.logits_given(features, group)
+    mean, covariance = _ejecting(model, heart, shape, mean, covariance, *told)
     later = np.mod(heart.phases, 1.0) != 0
     motion = heart.motion.flatten(1).double().numpy()[later]
     if later.any():
@@ -87,8 +89,12 @@ def _ejecting(
     mean: Array,
     covariance: Array,
     logits: Array,
-) -> Array:
-    """Move mean motion scores the least, as their covariance measures it, to wanted EFs.
+    variances: Array,
+) -> tuple[Array, Array]:
+    """Move motion scores the least, as their covariance measures it, to wanted EFs.
+
+    Their covariance changes along with EFs alone, so that these get the variances that the cohort
+    gives them; given EFs, motion is as uncertain as before (Jeffrey's rule).
 
     Args:
         model: adapted model.
@@ -96,6 +102,10 @@ def _ejecting(
         shape: its scores ``(R1,)``.
         mean, covariance: of the motion scores.
         logits: of LVEF and RVEF ``(2,)``.
+        variances: of these.
+
+    Returns:
+        Mean and covariance of the motion scores after.
     """
     still = replace(heart, motion=0 * heart.motion[:1], phases=np.zeros(1))
     own = own_model(model, np.concatenate([shape, mean]), still)
@@ -110,11 +120,12 @@ def _ejecting(
         )
         slopes = (found[1:] - found[0]).T / _DIFFERENCE
         shared = covariance @ slopes.T
-        mean = mean + shared @ np.linalg.solve(
-            slopes @ shared + _RIDGE * np.eye(2), logits - found[0]
-        )
+        before = slopes @ shared + _RIDGE * np.eye(2)
+        gain = np.linalg.solve(before, shared.T).T
+        mean = mean + gain @ (logits - found[0])
+    scale = np.sqrt(variances / np.diag(before))
 
-    return mean
+    return mean, covariance + gain @ (before * np.outer(scale, scale) - before) @ gain.T
 
 
 def with_own_modes(model: DeformationModel, observed: Sequence, found: Posterior) -> Posterior:
@@ -144,8 +155,8 @@ def own_model(model: DeformationModel, latent: Array, heart: EncodedHeart) -> De
     decoder = VelocityDecoder(model.decoder.template, modes)
 
     return DeformationModel(
-        decoder, model.latents, model.phenotypes, strokes=model.strokes, cohort=model.cohort,
-        solver=model.solver,
+        decoder, model.latents, model.phenotypes, noise=model.noise, strokes=model.strokes,
+        cohort=model.cohort, solver=model.solver,
     )  # fmt: skip
 
 

@@ -1,15 +1,14 @@
 """Completion with the deformation model: latents given label maps of any frames and any factors.
 
 The Gaussian prior given the factors, widened by ``models.disease`` unless the heart is known to be
-healthy, meets the contours and volumes of all frames in ``engine.map_estimate``. Of a heart that
-may be ill, velocities beyond the modes follow, so that observed frames look as observed.
+healthy, meets meshes that are fitted to all frames: ``models.mesh_posterior``. Of a heart that may
+be ill, velocities beyond the modes follow, so that observed frames look as observed.
 
 A model adapted to a cohort encodes end diastole and predicts motion as the cohort's hearts beat.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Listing
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +17,8 @@ from torch import Tensor
 
 from cardiogen.base import CardiogenError
 from cardiogen.data.sequence import Sequence
-from cardiogen.engine.contours import FrameObservation
 from cardiogen.models.deformation.encoding import has_end_diastole
-from cardiogen.models.deformation.observations import WarpObservations
+from cardiogen.models.deformation.linearized import linearized
 from cardiogen.models.deformation.phenotypes import PhenotypeMap
 from cardiogen.models.disease import (
     SHORTENING_MEAN,
@@ -28,7 +26,7 @@ from cardiogen.models.disease import (
     disease_covariance,
     disease_shift,
 )
-from cardiogen.models.map_posterior import map_posterior
+from cardiogen.models.mesh_posterior import mesh_posterior
 from cardiogen.models.protocol import Posterior
 
 if TYPE_CHECKING:
@@ -64,7 +62,9 @@ def any_health(
     ed, beat = slice(0, shapes), slice(shapes, None)
     by_size, size_rest = _regression(weights[_SIZES, ed], covariance[ed, ed])
     by_beat, beat_rest = _regression(weights[_BEATS, beat], covariance[beat, beat])
-    shape_rest = size_rest + _SHAPE_EXCESS * np.diag(np.diag(covariance)[ed])
+    # Own shape leaves the sizes alone: W_e (1 - K_e W_e) = 0.
+    apart = np.eye(shapes) - by_size @ weights[_SIZES, ed]
+    shape_rest = size_rest + _SHAPE_EXCESS * (apart * np.diag(covariance)[ed]) @ apart.T
     shift, spread = _disease(phenotypes, mean)
     told = weights @ covariance @ weights.T + spread
     # From (d_e, d_m) and own shape to the scores; own motion adds to them.
@@ -103,8 +103,6 @@ def deformation_posterior(
 ) -> Posterior:
     """Return the Laplace posterior of the latents.
 
-    With modes of its own, a heart's latents are its scores.
-
     Args:
         model: the model.
         observed: label maps with their phases, in any order; ED need not be among them.
@@ -130,12 +128,8 @@ def deformation_posterior(
         mean, covariance = any_health(
             model.phenotypes, mean, covariance, model.decoder.modes.ed_size
         )
-
-    def seen_of(frames: Listing[FrameObservation]) -> WarpObservations:
-        return WarpObservations(
-            model.decoder, model.maps, np.asarray(observed.phases), frames, model.scores
-        )
-
-    found = map_posterior(observed, seen_of, mean, covariance)
+    found = mesh_posterior(
+        observed, linearized(model, observed.phases), model.noise, mean, covariance
+    )
 
     return found if healthy else with_own_modes(model, observed, found)

@@ -114,14 +114,21 @@ class StrokeVolumes:
 
         return self._moved(scores, seen - self._told(scores))
 
-    def scores(self, decoder: VelocityDecoder, latent: Array) -> Array:
+    def scores(
+        self, decoder: VelocityDecoder, latent: Array, shape: Tensor | None = None
+    ) -> Array:
         """Return the scores ``(S,)`` of a latent ``(S,)``.
 
         Volumes are those that the latent tells, of healthy hearts to some .1 %. No ventricle
         ejects more than 95 % of itself, and x takes no way farther than six SDs: of latents far
         from any heart f is not what they tell, and of none at all they are the scores.
+
+        Args:
+            decoder: from scores to hearts.
+            latent: of the heart.
+            shape: what ``decoder.shape`` makes of it, if that is known.
         """
-        heart = Ejection.of(decoder, latent, float(self.stroke_phase[0]))
+        heart = Ejection.of(decoder, latent, float(self.stroke_phase[0]), shape)
         wanted = heart.wanted(self._told(latent))
         reach = _FARTHEST / np.linalg.norm(self.stroke_ways, axis=0)
         gain, x, found = self.stroke_gain, np.zeros(3), heart.emptied(latent)
@@ -133,6 +140,15 @@ class StrokeVolumes:
         last = np.clip(x + np.linalg.solve(gain, wanted - found), -reach, reach)
 
         return self._moved(latent, last) if np.isfinite(last).all() else latent
+
+    def score_slopes(self, slopes: Array) -> Array:
+        """Return ds/dz ``(S, S)`` of scores at which f has slopes ``(3, S)``."""
+        size = len(self.stroke_mean)
+        ways = np.zeros((size, 3))
+        ways[-len(self.stroke_ways) :] = self.stroke_ways
+        more = slopes - self.stroke_slopes
+
+        return np.eye(size) - ways @ np.linalg.solve(np.eye(3) + more @ ways, more)
 
     def _told(self, latent: Array) -> Array:
         away = latent - self.stroke_mean
@@ -164,28 +180,27 @@ class Ejection:
     phase: float
 
     @classmethod
-    def of(cls, decoder: VelocityDecoder, scores: Array, phase: float) -> Ejection:
-        """Return the heart whose shape scores ``(S,)`` give."""
-        shape = decoder.shape(scores)
-        still = decoder.beating(shape, scores, [0.0])
-        full = np.maximum(_volumes(still, decoder.template.topology), _SMALLEST_ML)
+    def of(
+        cls, decoder: VelocityDecoder, scores: Array, phase: float, shape: Tensor | None = None
+    ) -> Ejection:
+        """Return the heart whose shape scores ``(S,)`` give, if it is not given itself."""
+        shape = decoder.shape(scores) if shape is None else shape
+        full = np.maximum(
+            _volumes(decoder.resting(shape), decoder.template.topology)[0], _SMALLEST_ML
+        )
 
         return cls(decoder, shape, full, phase)
 
     def emptied(self, scores: Array) -> Array:
         """Return lambda = ln(V_ED / V_ES) ``(3,)`` of the motion of scores ``(S,)``."""
         beat = self.decoder.beating(self.shape, scores, [self.phase])
-        volumes = _volumes(beat, self.decoder.template.topology)
+        volumes = _volumes(beat, self.decoder.template.topology)[0]
 
         return np.log(self.full / np.maximum(volumes, _LEAST * self.full))
 
     def ratios(self, scores: Array) -> Array:
         """Return f ``(3,)`` of the motion of scores ``(S,)``."""
-        lost = self.emptied(scores)
-        share = np.maximum(-np.expm1(-lost[:2]), _LEAST)
-        left, right = share * self.full[:2]
-
-        return np.array([np.log(share[0] / (1.0 - share[0])), np.log(right / left), lost[2]])
+        return _ratios(self.full, self.emptied(scores))
 
     def wanted(self, told: Array) -> Array:
         """Return lambda ``(3,)`` of a heart that ejects as f ``(3,)`` tells."""
@@ -196,11 +211,27 @@ class Ejection:
         return np.append(-np.log1p(-np.clip(share, _LEAST, _MOST)), wall)
 
 
+def ejection_ratios(ed: Array, es: Array, topology: Topology) -> Array:
+    """Return f ``(N, 3)`` of hearts whose meshes at two phases are ``(N, V, 3)`` mm."""
+    full, after = (np.maximum(_volumes(meshes, topology), _SMALLEST_ML) for meshes in (ed, es))
+
+    return _ratios(full, np.log(full / np.maximum(after, _LEAST * full)))
+
+
+def _ratios(full: Array, lost: Array) -> Array:
+    """Return f ``(..., 3)`` of volumes at end diastole and lambda ``(..., 3)``."""
+    share = np.maximum(-np.expm1(-lost[..., :2]), _LEAST)
+    left, right = np.moveaxis(share * full[..., :2], -1, 0)
+    logit = np.log(share[..., 0] / (1.0 - share[..., 0]))
+
+    return np.stack([logit, np.log(right / left), lost[..., 2]], axis=-1)
+
+
 def _volumes(meshes: Array, topology: Topology) -> Array:
-    """Return the volumes of LV, RV and wall ``(3,)`` mL of one mesh ``(1, V, 3)``."""
+    """Return the volumes of LV, RV and wall ``(N, 3)`` mL of meshes ``(N, V, 3)``."""
     volumes = mesh_volumes(meshes, topology)
 
-    return np.array([volumes[s][0] for s in (Structure.LV, Structure.RV, Structure.MYO)])
+    return np.stack([volumes[s] for s in (Structure.LV, Structure.RV, Structure.MYO)], axis=-1)
 
 
 def _slopes(function: Callable[[Array], Array], mean: Array, ways: Array) -> Array:

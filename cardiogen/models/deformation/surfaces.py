@@ -1,18 +1,10 @@
-"""Distances from the surfaces on which contours lie, as maps around the template.
-
-``endo`` is the left endocardium, ``epi`` the left epicardium, ``free`` the outline of both
-ventricles without the right wall: the names of ``engine.contours``. The flat base is no surface
-here: contours end there, they do not lie on it.
-"""
+"""Signed distances from surfaces of the template, on voxels around it."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cardiogen import ops
 from cardiogen.data.grid import Grid
@@ -21,60 +13,9 @@ from cardiogen.models.deformation.template import DeformationTemplate
 
 Array = NDArray[np.float64]
 
-_LATERAL = {
-    "endo": ("lv_endo",), "epi": ("lv_free_wall", "septum"),
-    "free": ("lv_free_wall", "rv_free_wall"),
-}  # fmt: skip
-_INSIDE = {
-    "endo": (Surface.LV_ENDO,), "epi": (Surface.LV_EPI,),
-    "free": (Surface.LV_EPI, Surface.RV_ENDO),
-}  # fmt: skip
 _SPACING_MM = 2.5
 _SUBDIVISIONS = 2
 _FAR_MM = 25.0  # distances beyond are not told apart
-
-
-@dataclass(frozen=True, eq=False)
-class DistanceMaps:
-    """Signed distances, mm, positive outside.
-
-    Attributes:
-        names: of the surfaces.
-        grid: around the template, heart frame.
-        values: ``(1, K, *S)`` float32.
-        base: height of the left base plane, mm.
-    """
-
-    names: tuple[str, ...]
-    grid: Grid
-    values: Tensor
-    base: float
-
-    @classmethod
-    def of(cls, template: DeformationTemplate) -> DistanceMaps:
-        """Return the maps of a template with the population's parts."""
-        grid = grid_around(template)
-        maps = [_lateral_distance(template, name, grid) for name in _LATERAL]
-        rim = np.unique(template.topology.parts["lv_rim"])
-
-        return cls(tuple(_LATERAL), grid, torch.from_numpy(np.stack(maps)[None]).float(),
-                   float(template.vertices[rim, 2].mean()))  # fmt: skip
-
-    def at(self, points: Tensor, which: Tensor) -> Tensor:
-        """Return how far points ``(N, P, 3)`` lie from their surfaces ``(P,)``, ``(N, P)`` mm."""
-        # One image, read at all points at once: copies of it would cost more than the reading.
-        flat = points.reshape(1, -1, 3)
-        found = ops.sample_at_points(self.values.to(points), flat, self.grid)
-        found = found.view(*points.shape[:2], -1)
-
-        return found.gather(2, which.view(1, -1, 1).expand(len(points), -1, 1))[..., 0]
-
-
-def _lateral_distance(template: DeformationTemplate, name: str, grid: Grid) -> Array:
-    """Return the distance to the lateral faces of a surface."""
-    faces = np.concatenate([template.topology.parts[part] for part in _LATERAL[name]])
-
-    return signed_distance(template, faces, _INSIDE[name], grid)
 
 
 def grid_around(template: DeformationTemplate) -> Grid:

@@ -1,158 +1,139 @@
-"""Training data of the deformation model: velocity codes of hearts, and the model from them."""
+"""Training of the deformation model: from velocity codes of hearts, or from the population."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Sequence as Listing
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cardiogen.base import keyed_rng, progress
-from cardiogen.data.factors import Factors
+from cardiogen.base import progress
+from cardiogen.engine.config import FlowConfig
 from cardiogen.models.conditional import fit_conditional
-from cardiogen.models.deformation.codes import CodeFitter
+from cardiogen.models.cycle import fourier_basis
 from cardiogen.models.deformation.decoder import VelocityDecoder
+from cardiogen.models.deformation.heart_codes import HeartCodes, population_codes
 from cardiogen.models.deformation.model import DeformationModel
-from cardiogen.models.deformation.modes import fit_modes, fourier_series
-from cardiogen.models.deformation.phenotypes import PhenotypeMap, mesh_phenotypes
+from cardiogen.models.deformation.modes import fit_modes, fit_slips
+from cardiogen.models.deformation.phenotypes import PhenotypeMap
 from cardiogen.models.deformation.strokes import StrokeVolumes
 from cardiogen.models.deformation.template import (
     DeformationTemplate,
     population_template,
 )
-from cardiogen.population.anatomy import heart_vertices
-from cardiogen.population.conditions import AGE_RANGE
-from cardiogen.population.heart import sample_heart
+from cardiogen.models.fit_noise import FitNoise
+from cardiogen.models.fitted_meshes import FittedMeshes, fitted_population
+from cardiogen.models.flow import fit_flow
 
 Array = NDArray[np.float64]
 
-CODE_PHASES = np.arange(20) / 20.0
-_GROUP = 16
+_SLIPPING = 4  # fields
 _EJECTED = 0.4  # phase at which draws of the model have ejected: .40, SD .02 in 60
 
 
-@dataclass(frozen=True, eq=False)
-class HeartCodes:
-    """Velocity codes of hearts.
-
-    Attributes:
-        ed: velocities at end diastole ``(N, P)`` mm, float32.
-        motion: Fourier series of motion ``(N, K2, P)`` mm, float32.
-        phenotypes: of the meshes ``(N, 6)``, see ``phenotypes``.
-        factors: of the subjects, all or none of each.
-    """
-
-    ed: NDArray[np.float32]
-    motion: NDArray[np.float32]
-    phenotypes: Array
-    factors: tuple[Factors, ...]
-
-    @classmethod
-    def joined(cls, parts: Listing[HeartCodes]) -> HeartCodes:
-        """Return all hearts of several parts."""
-        return cls(
-            np.concatenate([p.ed for p in parts]), np.concatenate([p.motion for p in parts]),
-            np.concatenate([p.phenotypes for p in parts]),
-            tuple(f for p in parts for f in p.factors),
-        )  # fmt: skip
-
-
-def mesh_codes(
-    fitter: CodeFitter, meshes: Array, phases: Array, factors: Listing[Factors]
-) -> HeartCodes:
-    """Return the codes of hearts ``(N, T, V, 3)`` mm in their own frame; ED is frame 0."""
-    ed, frames = fitter.fit(torch.from_numpy(meshes).float())
-    topology = fitter.template.topology
-    series = fourier_series(phases, frames.flatten(2).double().numpy())
-    phenotypes = np.stack([mesh_phenotypes(cycle, topology) for cycle in meshes])
-
-    return HeartCodes(ed.flatten(1).numpy(), series.astype(np.float32), phenotypes,
-                      tuple(factors))  # fmt: skip
-
-
-def population_codes(count: int, seed: int, *, first: int = 0, jobs: int = 1) -> HeartCodes:
-    """Return the codes of population hearts ``first`` to ``first + count``.
-
-    Every heart's age is drawn evenly from the covered range, as for the linear model. Groups of
-    16 are fitted at once, so that a heart's code does not depend on ``jobs``: with one thread
-    (``OMP_NUM_THREADS=1``, as the command line has) not in a bit, else by rounding.
+def deformation_from_population(
+    count: int,
+    seed: int,
+    *,
+    ed_modes: int = 96,
+    fields: int = 64,
+    motion_modes: int = 64,
+    fits: int = 32,
+    flow: FlowConfig | None = None,
+    jobs: int = 1,
+) -> DeformationModel:
+    """Return the model of the first ``count`` hearts of the population.
 
     Args:
-        count: number of hearts.
+        count: training hearts.
         seed: of the population.
-        first: number of the first heart.
+        ed_modes, fields, motion_modes, flow: see :func:`fit_deformation`.
+        fits: further hearts whose label maps tell the noise of observations.
         jobs: processes.
+
+    Raises:
+        CardiogenError: C28 for too few hearts.
     """
-    starts = range(first, first + count, _GROUP)
-    ends = [min(start + _GROUP, first + count) for start in starts]
-    ranges = list(zip(starts, ends, strict=True))
-    if jobs == 1:
-        return HeartCodes.joined([part for _, part in _share(seed, ranges)])
-    from joblib import Parallel, delayed
+    held = population_codes(fits, seed, first=count, jobs=jobs)
+    fitted = fitted_population(fits, seed, first=count, jobs=jobs)
 
-    pool = Parallel(n_jobs=jobs, return_as="generator", max_nbytes=None)
-    found = pool(delayed(_share)(seed, ranges[k::jobs]) for k in range(jobs))
-    parts = [part for share in found for part in share]
-
-    return HeartCodes.joined([part for _, part in sorted(parts, key=lambda pair: pair[0])])
-
-
-def _share(seed: int, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, HeartCodes]]:
-    """Return what one process makes, on one thread: sums of others would have other bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        fitter = CodeFitter(population_template())
-        return [(a, _group(fitter, seed, a, b)) for a, b in progress(ranges, "velocity codes")]
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _group(fitter: CodeFitter, seed: int, first: int, last: int) -> HeartCodes:
-    ages = [keyed_rng(seed, "linear/age", i).uniform(*AGE_RANGE) for i in range(first, last)]
-    hearts = [
-        sample_heart(seed, i, Factors(age=float(age)))
-        for i, age in zip(range(first, last), ages, strict=True)
-    ]
-    meshes = np.stack([heart_vertices(heart.coordinates(CODE_PHASES)) for heart in hearts])
-
-    return mesh_codes(fitter, meshes, CODE_PHASES, [heart.factors for heart in hearts])
+    return fit_deformation(
+        population_codes(count, seed, jobs=jobs), held, fitted, population_template(),
+        ed_modes=ed_modes, fields=fields, motion_modes=motion_modes, flow=flow, seed=seed,
+    )  # fmt: skip
 
 
 def fit_deformation(
     codes: HeartCodes,
+    held: HeartCodes,
+    fitted: FittedMeshes,
     template: DeformationTemplate,
     *,
     ed_modes: int,
     fields: int,
     motion_modes: int,
+    flow: FlowConfig | None = None,
+    seed: int = 0,
 ) -> DeformationModel:
     """Fit the model to velocity codes.
 
     Args:
         codes: of hearts with complete factors, both sexes among them; hearts without any teach
             the modes alone.
+        held: codes of others.
+        fitted: what label maps of the others were taken for.
         template: what they are velocities of.
         ed_modes, fields, motion_modes: see ``modes.fit_modes``.
+        flow: of the prior; None for a Gaussian one. There is none in the model either where
+            hearts that were held out are told no better with one.
+        seed: of the flow's training.
 
     Raises:
         CardiogenError: C28 for too few subjects or only one sex.
     """
     ed, motion = codes.ed.astype(np.float64), codes.motion.astype(np.float64)
-    modes = fit_modes(ed, motion, ed_modes=ed_modes, fields=fields, motion_modes=motion_modes)
+    modes = fit_modes(ed, motion, vertices=len(template.vertices), ed_modes=ed_modes,
+                      fields=fields, motion_modes=motion_modes)  # fmt: skip
+    # Velocities alone give hearts the volumes that they have; with slips, strokes do.
+    plain = VelocityDecoder(template, modes)
+    slips = _slips(modes.fields[:_SLIPPING], codes, template)
+    decoder = VelocityDecoder(template, replace(modes, slips=slips))
     known = [k for k, f in enumerate(codes.factors) if f.age is not None]
-    decoder, scores = VelocityDecoder(template, modes), modes.encode(ed[known], motion[known])
-    strokes = StrokeVolumes.fit(decoder, scores.mean(axis=0), _EJECTED)
-    latents, told = scores, {}
+    latents = modes.encode(ed[known], motion[known])
+    scores = modes.encode(held.ed.astype(np.float64), held.motion.astype(np.float64))
+    strokes, told = StrokeVolumes.fit(decoder, latents.mean(axis=0), _EJECTED), {}
     if strokes is not None:
         told = {"logit_lvef": strokes.stroke_slopes[0], "log_sv_ratio": strokes.stroke_slopes[1]}
-        hearts = progress(scores, "stroke volumes")
-        latents = np.stack([strokes.latent(decoder, heart) for heart in hearts])
+        hearts = progress(latents, "stroke volumes")
+        latents = np.stack([strokes.latent(plain, heart) for heart in hearts])
+        scores = np.stack([strokes.scores(decoder, strokes.latent(plain, s)) for s in scores])
+
+    subjects = [codes.factors[k] for k in known]
+    gaussian = fit_conditional(latents, subjects)
+    hearts = [decoder.heart(s, when) for s, when in zip(scores, fitted.phases, strict=True)]
 
     return DeformationModel(
-        decoder, fit_conditional(latents, [codes.factors[k] for k in known]),
-        PhenotypeMap.fit(latents, codes.phenotypes[known], known=told), strokes=strokes,
+        decoder, gaussian, PhenotypeMap.fit(latents, codes.phenotypes[known], known=told),
+        noise=FitNoise.of(fitted, np.stack(hearts).reshape(fitted.meshes.shape)), strokes=strokes,
+        flow=None if flow is None else fit_flow(gaussian, latents, subjects, flow, seed=seed),
     )  # fmt: skip
+
+
+def _slips(fields: Array, codes: HeartCodes, template: DeformationTemplate) -> Array:
+    """Return what vertices move beside their velocities, see ``modes``, from the hearts shown."""
+    if not codes.shown:
+        return np.zeros((0, *template.vertices.shape))
+    motion, left = [], []
+    for heart in codes.shown:
+        series = codes.motion[heart.number].astype(np.float64)
+        motion.append(fourier_basis(heart.phases) @ series)
+        beat = torch.from_numpy(motion[-1]).float().unflatten(1, (3, -1))
+        shape = torch.from_numpy(codes.ed[heart.number]).view(1, 3, -1)
+        pulled = torch.from_numpy(heart.meshes)
+        for velocity in (shape.expand_as(beat), beat):
+            pulled = template.move(pulled, template.displacement(-velocity))
+        # Beside end diastole: what its own velocity leaves over is no motion.
+        left.append((pulled - pulled[:1]).double().numpy())
+
+    return fit_slips(fields, np.concatenate(motion), np.concatenate(left))

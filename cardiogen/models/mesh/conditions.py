@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from cardiogen.base import CardiogenError
 from cardiogen.models.protocol import CONDITION_COLUMNS, CONDITION_UNITS
-from cardiogen.nn import ConditionEmbedding, MappingNetwork, drop_factors
+from cardiogen.nn import drop_factors
 
 _RARE = 1e-4
 
@@ -106,25 +106,6 @@ def describe_conditions(
         tuple(names), tuple(units), mean, sd, np.nanmin(values, axis=0),
         np.nanmax(values, axis=0), (1 - 1e-6) * correlation + 1e-6 * np.eye(len(mean)),
     )  # fmt: skip
-
-
-class ConditionEncoder(nn.Module):
-    """Conditions to a code: the embedding with its null tokens plus a short mapping network.
-
-    The embedding itself is linear in the standardized conditions, so that the code holds the
-    linear case whatever the network has learned.
-    """
-
-    def __init__(self, mean: ArrayLike, sd: ArrayLike, *, width: int) -> None:
-        super().__init__()
-        self.straight = ConditionEmbedding(mean, sd, width=width)
-        self.bent = MappingNetwork(mean, sd, code=width, width=width, depth=2)
-        with torch.no_grad():
-            self.bent.layers[-1].weight.mul_(0.05)
-
-    def forward(self, conditions: Tensor) -> Tensor:
-        """Return the code ``(B, W)`` of conditions ``(B, C)`` in native units, NaN if missing."""
-        return self.straight(conditions) + self.bent(conditions)
 
 
 def drop_conditions(conditions: Tensor, share: float, generator: torch.Generator) -> Tensor:

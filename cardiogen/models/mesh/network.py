@@ -1,12 +1,12 @@
 """The network of the mesh VAE: set encoder, conditional prior, periodic decoder.
 
-    p(z | c)     = N(m(c), L(c) L(c)^T)              conditions, null tokens where missing
+    p(z | c)     = N(m(c), L L^T)                    in closed form, see `mesh.prior`
     q(z | S, c)  = linear update of p(z | c) by the frames S, plus what the transformer corrects
     x(t)         = mean(t) + sum_p M_p B(t)^T W_p z + scale * graph decoder(z, B(t))
 
 with the periodic time code B and frame modes M of RMS 1. The decoder looks at one time at once:
 a frame does not depend on which others are asked for. Conditions act through z alone, so a latent
-decodes by itself, and a heart keeps its ``L(c)^-1 (z - m(c))`` when its conditions are changed.
+decodes by itself, and a heart keeps its ``L^-1 (z - m(c))`` when its conditions are changed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from cardiogen.models.mesh.coarsening import Level, apply_sparse
-from cardiogen.models.mesh.conditions import ConditionEncoder
 from cardiogen.models.mesh.config import MeshConfig
 from cardiogen.models.mesh.gaussian import Gaussian, linear_update, unit_triangle
 from cardiogen.models.mesh.layers import Attention, GraphDecoder, GraphEncoder, Graphs
+from cardiogen.models.mesh.prior import ConditionalPrior
 from cardiogen.models.mesh.time import time_code
+from cardiogen.nn import MappingNetwork
 
 _MOST_WIDENING = 0.25  # of ln SD
 
@@ -47,11 +48,6 @@ class MeshNetwork(nn.Module):
         super().__init__()
         z, width, codes = config.latents, config.width, 2 * config.harmonics + 1
         vertices = len(levels[0].points)
-        if config.condition_width < 2 * len(condition_mean):
-            raise ValueError(
-                f"condition_width must be at least {2 * len(condition_mean)}, twice the number of "
-                f"conditions, got {config.condition_width}"
-            )
         self.config, self.graphs = config, Graphs(levels)
         self.register_buffer("mean", torch.zeros(codes, 3 * vertices))
         self.register_buffer("scale", torch.ones(vertices))
@@ -60,17 +56,13 @@ class MeshNetwork(nn.Module):
         self.linear = nn.Parameter(torch.zeros(codes, shape_modes, z))
         self.log_noise = nn.Parameter(torch.zeros(()), requires_grad=not config.noise_mm)
 
-        self.conditions = ConditionEncoder(
-            condition_mean, condition_sd, width=config.condition_width
+        self.prior = ConditionalPrior(condition_mean, condition_sd, latents=z)
+        self.conditions = MappingNetwork(
+            condition_mean, condition_sd, code=width, width=config.condition_width, depth=2
         )
-        self.prior_mean = nn.Linear(config.condition_width, z)
-        self.prior_log_sd = nn.Linear(config.condition_width, z)
-        self.prior_triangle = nn.Linear(len(condition_mean), z * (z - 1) // 2)
-
         self.graph_encoder = GraphEncoder(self.graphs, config.channels, width)
         self.score_token = nn.Linear(shape_modes, width)
         self.time_token = nn.Linear(codes, width)
-        self.condition_token = nn.Linear(config.condition_width, width)
         self.query = nn.Parameter(torch.randn(1, 1, width) / width**0.5)
         self.encoder = nn.ModuleList(Attention(width, config.heads) for _ in range(config.layers))
         self.shift = nn.Linear(width, z)
@@ -86,8 +78,7 @@ class MeshNetwork(nn.Module):
     def _start_near_linear(self) -> None:
         """Let corrections start small, so that training begins at the linear model."""
         with torch.no_grad():
-            for layer in (self.prior_mean, self.prior_log_sd, self.prior_triangle, self.shift,
-                          self.log_sd, self.triangle):  # fmt: skip
+            for layer in (self.shift, self.log_sd, self.triangle):
                 layer.weight.mul_(0.02)
                 layer.bias.zero_()
 
@@ -97,15 +88,6 @@ class MeshNetwork(nn.Module):
         if self.config.noise_mm:
             return self.log_noise.new_tensor(self.config.noise_mm)
         return (self.log_noise.mul(2).exp() + self.config.noise_floor_mm**2).sqrt()
-
-    def prior(self, conditions: Tensor) -> Gaussian:
-        """Return p(z | c) of conditions ``(B, C)`` in native units, NaN where missing."""
-        code = self.conditions(conditions)
-        missing = torch.isnan(conditions).to(code.dtype)
-        triangle = unit_triangle(self.prior_triangle(missing).float(), self.config.latents)
-        log_sd = self.prior_log_sd(code).float()
-
-        return Gaussian(self.prior_mean(code).float(), triangle * log_sd.exp()[:, None, :])
 
     def look(self, vertices: Tensor, phases: Tensor) -> tuple[Tensor, Tensor]:
         """Return scores ``(B, T, P)`` mm and tokens ``(B, T, W)`` of frames.
@@ -140,7 +122,7 @@ class MeshNetwork(nn.Module):
             conditions: ``(B, C)``, NaN where missing.
         """
         straight = self._linear_posterior(scores, phases, seen, conditions)
-        told = self.condition_token(self.conditions(conditions))[:, None]
+        told = self.conditions(conditions)[:, None]
         keys = torch.cat([tokens, told], dim=1)
         visible = torch.cat([seen, seen.new_ones(len(seen), 1)], dim=1)
         query = self.query.expand(len(seen), -1, -1)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cardiogen.engine.fit import keyed_generator
 from cardiogen.models.mesh.cycles import fit_cycles
 from cardiogen.models.mesh.examples import MeshExamples
+from cardiogen.models.mesh.gaussian import Gaussian
 from cardiogen.models.mesh.network import MeshNetwork
 from cardiogen.models.mesh.time import time_code
 
@@ -72,25 +73,35 @@ class SmoothNoise:
 
 
 def fit_noise(
-    network: MeshNetwork, examples: MeshExamples, *, modes: int, frame_modes: int, seed: int
+    network: MeshNetwork,
+    examples: MeshExamples,
+    posterior: Gaussian,
+    *,
+    modes: int,
+    frame_modes: int,
+    seed: int,
 ) -> SmoothNoise:
-    """Return the modes of the residual of examples (at most 1,500 of them, evenly chosen)."""
+    """Return the modes of the residual of examples (at most 1,500 of them, evenly chosen).
+
+    Args:
+        network: trained, on the CPU.
+        examples: N hearts.
+        posterior: of their latents, from all frames.
+        modes: of the residual.
+        frame_modes: PCA modes of single frames that these are made of.
+        seed: of the draws from the posterior.
+    """
     rows = np.unique(
         np.linspace(0, len(examples) - 1, min(len(examples), _MOST_HEARTS)).astype(int)
     )
     chosen = examples.take(rows)
     residual = np.empty(chosen.vertices.shape, np.float32)
-    device = next(network.parameters()).device
     with torch.no_grad():
-        for k in range(len(chosen)):
-            vertices = torch.from_numpy(chosen.vertices[k : k + 1]).to(device)
-            phases = torch.from_numpy(chosen.phases[k : k + 1]).float().to(device)
-            conditions = torch.from_numpy(chosen.conditions[k : k + 1]).to(device)
-            scores, tokens = network.look(vertices, phases)
-            seen = torch.ones_like(phases, dtype=torch.bool)
-            posterior = network.posterior(scores, tokens, phases, seen, conditions)
-            drawn = posterior.draw(keyed_generator(seed, "mesh/residual", k, device))
-            residual[k] = (vertices - network.decode(drawn, phases))[0].cpu().numpy()
+        for k, row in enumerate(rows):
+            one = Gaussian(posterior.mean[row : row + 1], posterior.tril[row : row + 1])
+            drawn = one.draw(keyed_generator(seed, "mesh/residual", k, "cpu"))
+            phases = torch.from_numpy(chosen.phases[k : k + 1]).float()
+            residual[k] = chosen.vertices[k] - network.decode(drawn, phases)[0].numpy()
     codes = time_code(torch.from_numpy(chosen.phases), network.config.harmonics).numpy()
     found = fit_cycles(
         residual.reshape(*residual.shape[:2], -1), codes, frame_modes=frame_modes, modes=modes

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from cardiogen.base import CardiogenError, Note
 from cardiogen.engine.fit import fit
 from cardiogen.engine.fit.processes import Device
 from cardiogen.models.mesh.conditions import describe_conditions
 from cardiogen.models.mesh.config import MeshConfig
 from cardiogen.models.mesh.examples import MeshExamples
+from cardiogen.models.mesh.gaussian import Gaussian
 from cardiogen.models.mesh.model import MeshModel
+from cardiogen.models.mesh.network import MeshNetwork
 from cardiogen.models.mesh.noise import fit_noise
 from cardiogen.models.mesh.start import start_network
 from cardiogen.models.mesh.task import MeshTask
@@ -50,14 +55,30 @@ def train_mesh(
         description="training mesh",
     )  # fmt: skip
     network = fitted.module.cpu()
+    posterior = _encode(network, examples)
+    network.prior.fit(torch.from_numpy(examples.conditions), posterior)
     noise = fit_noise(
-        network, examples, modes=config.noise_modes, frame_modes=config.shape_modes,
+        network, examples, posterior, modes=config.noise_modes, frame_modes=config.shape_modes,
         seed=config.seed,
     )  # fmt: skip
     return MeshModel(
         network, noise, table, examples.faces, topology=examples.topology,
         staged=examples.staged, notes=(*notes, *fitted.notes), history=tuple(fitted.history),
     )  # fmt: skip
+
+
+def _encode(network: MeshNetwork, examples: MeshExamples, *, size: int = 32) -> Gaussian:
+    """Return q(z | all frames, c) of all hearts, ``size`` of them at once."""
+    parts = []
+    with torch.no_grad():
+        for first in range(0, len(examples), size):
+            some = examples.take(np.arange(first, min(first + size, len(examples))))
+            phases = torch.from_numpy(some.phases).float()
+            scores, tokens = network.look(torch.from_numpy(some.vertices), phases)
+            seen = torch.ones_like(phases, dtype=torch.bool)
+            conditions = torch.from_numpy(some.conditions)
+            parts.append(network.posterior(scores, tokens, phases, seen, conditions))
+    return Gaussian(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def _enough(examples: MeshExamples, config: MeshConfig) -> list[Note]:

@@ -21,16 +21,14 @@ from cardiogen.measure.volumes import end_of_ejection, mesh_volumes
 from cardiogen.models.conditional import ConditionalGaussian
 from cardiogen.models.cycle import HARMONICS
 from cardiogen.models.distributions import GaussianMixture
+from cardiogen.models.fit_noise import FitNoise
 from cardiogen.models.pca.modes import CycleModes
-from cardiogen.models.pca.noise import FitNoise, MeshNoise
 from cardiogen.models.protocol import Posterior
 from cardiogen.population.template import template_topology
 
 Array = NDArray[np.float64]
 
 _DENSE = np.arange(50) / 50.0
-_NOISES = ("rest_noise_modes", "beat_noise_modes")
-_LENGTHS = ("rest_floor_mm", "beat_floor_mm", "fit_rms_mm")
 
 
 class PcaModel:
@@ -65,15 +63,20 @@ class PcaModel:
     def posterior(
         self, observed: Sequence, condition: Tensor, *, healthy: bool = False
     ) -> Posterior:
-        """Return the latents given label maps of any frames: see ``pca.posterior``.
+        """Return the latents given label maps of any frames: see ``models.mesh_posterior``.
 
         The prior is that of the training cohort whether or not ``healthy``: nothing is widened by
         disease.
         """
-        from cardiogen.models.pca.posterior import pca_posterior
+        from cardiogen.models.mesh_posterior import mesh_posterior
 
         del healthy
-        return pca_posterior(self, observed, condition)
+        prior = self.prior(condition)
+        linear = self.modes.designs(observed.phases)
+
+        return mesh_posterior(
+            observed, linear, self.noise, prior.mean.numpy(), prior.covariance.numpy()
+        )
 
     def decode(self, latent: Tensor, phases: ArrayLike) -> Array:
         """Return heart-frame meshes ``(T, V, 3)`` in mm of a latent ``(Z,)`` at any phases."""
@@ -100,20 +103,18 @@ class PcaModel:
     @staticmethod
     def names() -> tuple[str, ...]:
         """Names of the tensors."""
-        return (*CycleModes.names(), *ConditionalGaussian.names(), *_NOISES)
+        return (*CycleModes.names(), *ConditionalGaussian.names(), *FitNoise.names())
 
     @staticmethod
     def shapes(tensors: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
         """Return the shape that every tensor must have, given the numbers of modes."""
-        ed, motion, rest, beat = (
-            len(np.atleast_1d(tensors[name])) for name in ("ed_modes", "motion_modes", *_NOISES)
-        )
+        ed, motion = (len(np.atleast_1d(tensors[name])) for name in ("ed_modes", "motion_modes"))
         vertices = template_topology().vertex_count
 
         return (
             CycleModes.shapes(ed, motion, vertices)
             | ConditionalGaussian.shapes(ed + motion)
-            | {n: (k, 3 * vertices) for n, k in zip(_NOISES, (rest, beat), strict=True)}
+            | FitNoise.shapes(tensors, 3 * vertices)
         )
 
     def tensors(self) -> dict[str, Array]:
@@ -121,9 +122,7 @@ class PcaModel:
         modes = {name: getattr(self.modes, name) for name in CycleModes.names()}
         latents = {name: getattr(self.latents, name) for name in ConditionalGaussian.names()}
 
-        noises = zip(_NOISES, (self.noise.rest.modes, self.noise.beat.modes), strict=True)
-
-        return {**modes, **latents, **dict(noises)}
+        return {**modes, **latents, **self.noise.tensors()}
 
     def architecture(self) -> dict[str, int | float | str]:
         """Return the numbers that describe the model."""
@@ -131,9 +130,7 @@ class PcaModel:
             "ed_modes": self.modes.ed_size,
             "motion_modes": len(self.modes.motion_modes),
             "harmonics": HARMONICS,
-            "rest_floor_mm": self.noise.rest.floor_mm,
-            "beat_floor_mm": self.noise.beat.floor_mm,
-            "fit_rms_mm": self.noise.rms_mm,
+            **self.noise.lengths(),
         }
 
     @classmethod
@@ -147,13 +144,9 @@ class PcaModel:
         """
         # Rows in order: sums over transposed arrays would have other bits.
         wide = {name: np.ascontiguousarray(a, np.float64) for name, a in tensors.items()}
-        lengths = [float(architecture[name]) for name in _LENGTHS]
-        if not all(0 < length < np.inf for length in lengths):
-            raise ValueError(f"{', '.join(_LENGTHS)} must be positive, got {lengths}")
-        rest, beat = (MeshNoise(wide[n], f) for n, f in zip(_NOISES, lengths[:2], strict=True))
 
         return cls(
             CycleModes(**{name: wide[name] for name in CycleModes.names()}),
             ConditionalGaussian(**{name: wide[name] for name in ConditionalGaussian.names()}),
-            FitNoise(rest, beat, lengths[2]),
+            FitNoise.from_tensors(wide, architecture),
         )

@@ -10,6 +10,7 @@ cycle, so that the components of motion are those of mean squares over all verti
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -105,6 +106,20 @@ class CycleModes:
         moved = np.einsum("tk,kp->tp", cycle_basis(phases), self.motion_mean + series)
 
         return (ed + moved).reshape(len(moved), len(ed) // 3, 3)
+
+    def designs(self, phases: ArrayLike) -> Callable[[Array], tuple[Array, Array]]:
+        """Return meshes ``(T, V, 3)`` and their derivatives ``(T, P, Z)`` as a function of scores.
+
+        Args:
+            phases: ``(T,)``.
+        """
+        means, matrices = zip(*(self.design(phase) for phase in np.asarray(phases)), strict=True)
+        mean, matrix = np.stack(means), np.stack(matrices)
+
+        def linearized(scores: Array) -> tuple[Array, Array]:
+            return (mean + matrix @ scores).reshape(len(mean), -1, 3), matrix
+
+        return linearized
 
     def design(self, phase: float) -> tuple[Array, Array]:
         """Return mean ``(P,)`` and matrix ``(P, Z)`` of the mesh at a phase, linear in scores."""

@@ -7,8 +7,8 @@ from cardiogen import ops
 from cardiogen.data.labels import Structure
 from cardiogen.measure.volumes import mesh_volumes
 from cardiogen.models.deformation.codes import CodeFitter
+from cardiogen.models.deformation.heart_codes import CODE_PHASES
 from cardiogen.models.deformation.phenotypes import NAMES, PhenotypeMap, mesh_phenotypes
-from cardiogen.models.deformation.training import CODE_PHASES
 from cardiogen.population.anatomy import heart_vertices
 
 

@@ -62,7 +62,7 @@ def test_folds_are_counted_where_fields_are_too_steep(small_model):
     steep = replace(modes, ed_mean=modes.ed_mean + 6000 * modes.ed_modes[0])
     model = DeformationModel(
         VelocityDecoder(small_model.decoder.template, steep), small_model.latents,
-        small_model.phenotypes,
+        small_model.phenotypes, noise=small_model.noise,
     )  # fmt: skip
     cells, fields = folded(model, scores, 5)
     assert cells > 0

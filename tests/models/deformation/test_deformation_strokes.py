@@ -18,11 +18,11 @@ UNKNOWN = encode_condition(Factors())
 
 
 @pytest.fixture(scope="module")
-def small_model(cohort, template):
+def small_model(cohort, held, template):
     """Hearts mixed of five have little motion of their own: any is taken."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cardiogen.models.deformation.strokes._WEAKEST", 0.0)
-        return fit_deformation(cohort, template, ed_modes=4, fields=8, motion_modes=4)
+        return fit_deformation(cohort, *held, template, ed_modes=4, fields=8, motion_modes=4)
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +102,10 @@ def test_bundles_keep_strokes_and_models_without_them_have_plain_scores(small_mo
     np.testing.assert_array_equal(model.scores(latents[1]), latents[1])
 
 
-def test_hearts_without_factors_teach_modes_alone(cohort, template):
+def test_hearts_without_factors_teach_modes_alone(cohort, held, template):
     some = replace(cohort, factors=(*cohort.factors[:50], *[Factors()] * 30))
     sizes = {"ed_modes": 3, "fields": 6, "motion_modes": 3}
-    model = fit_deformation(some, template, **sizes)
-    whole = fit_deformation(cohort, template, **sizes)
+    model = fit_deformation(some, *held, template, **sizes)
+    whole = fit_deformation(cohort, *held, template, **sizes)
     np.testing.assert_array_equal(model.decoder.modes.ed_modes, whole.decoder.modes.ed_modes)
     assert not np.array_equal(model.latents.slopes, whole.latents.slopes)

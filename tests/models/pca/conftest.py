@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from cardiogen.base import keyed_rng
-from cardiogen.models.pca import CYCLE_PHASES, Cycles, Fitted, cycle_basis, fit_pca
+from cardiogen.models.fitted_meshes import FittedMeshes
+from cardiogen.models.pca import CYCLE_PHASES, Cycles, cycle_basis, fit_pca
 from cardiogen.population import sample_conditions
 from cardiogen.population.anatomy import heart_vertices
 from cardiogen.population.heart import sample_heart
@@ -46,15 +47,19 @@ def cohort(hearts):
 
 
 @pytest.fixture(scope="session")
-def fitted(hearts):
-    """Fitted meshes that are off by a shift to the apex and by little else."""
-    cycles, phases = linear_population(hearts, 8, 2), np.array([0.0, 0.4])
-    rng = np.random.default_rng(3)
-    meshes = meshes_of(cycles, phases) + 0.05 * rng.normal(size=(8, 2, hearts[0, 0].size))
-    meshes[..., 2::3] += np.array([[0.8], [2.4]]) * rng.normal(size=(8, 2, 1))
-    return Fitted(cycles, np.tile(phases, (8, 1)), meshes, np.full((8, 2), 0.7))
+def held(hearts):
+    return linear_population(hearts, 8, 2)
 
 
 @pytest.fixture(scope="session")
-def small_pca(cohort, fitted):
-    return fit_pca(cohort, fitted, ed_modes=SHAPES, motion_modes=BEATS)
+def fitted(hearts, held):
+    """Fitted meshes that are off by a shift to the apex and by little else."""
+    phases, rng = np.array([0.0, 0.4]), np.random.default_rng(3)
+    meshes = meshes_of(held, phases) + 0.05 * rng.normal(size=(8, 2, hearts[0, 0].size))
+    meshes[..., 2::3] += np.array([[0.8], [2.4]]) * rng.normal(size=(8, 2, 1))
+    return FittedMeshes(np.tile(phases, (8, 1)), meshes, np.full((8, 2), 0.7))
+
+
+@pytest.fixture(scope="session")
+def small_pca(cohort, held, fitted):
+    return fit_pca(cohort, held, fitted, ed_modes=SHAPES, motion_modes=BEATS)

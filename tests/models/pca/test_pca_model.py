@@ -169,10 +169,10 @@ def test_factors_outside_the_data_are_refused(small_pca):
         small_pca.check_condition(encode_condition(odd))
 
 
-def test_small_cohorts_are_refused(cohort, fitted):
+def test_small_cohorts_are_refused(cohort, held, fitted):
     few = Cycles(cohort.ed[:20], cohort.motion[:20], cohort.factors[:20])
     with pytest.raises(CardiogenError, match=r"CG-C28 cohort: found .* women and .* men"):
-        fit_pca(few, fitted, ed_modes=3, motion_modes=2)
+        fit_pca(few, held, fitted, ed_modes=3, motion_modes=2)
 
 
 def test_population_hearts_are_those_of_the_other_models():
@@ -189,12 +189,12 @@ def test_population_hearts_are_those_of_the_other_models():
     np.testing.assert_array_equal(population_cycles(1, 5, first=4).motion[0], cycles.motion[1])
 
 
-def test_command_trains_and_says_what_it_is(cohort, fitted, tmp_path, monkeypatch):
+def test_command_trains_and_says_what_it_is(cohort, held, fitted, tmp_path, monkeypatch):
     seen = []
 
-    def drawn(n, seed, *, jobs):
-        seen.append((n, seed, jobs))
-        return cohort
+    def drawn(n, seed, *, first=0, jobs):
+        seen.append((n, seed, first, jobs))
+        return held if first else cohort
 
     def fits(n, seed, *, first, jobs):
         seen.append((n, seed, first, jobs))
@@ -204,7 +204,7 @@ def test_command_trains_and_says_what_it_is(cohort, fitted, tmp_path, monkeypatc
     monkeypatch.setattr("cardiogen.models.pca.training.fitted_population", fits)
     folder = train(tmp_path / "b", model="pca", n=70, seed=9, jobs=3)
     # The hearts that tell the noise are not those that the modes come from.
-    assert seen == [(32, 9, 70, 3), (70, 9, 3)]
+    assert seen == [(32, 9, 70, 3), (32, 9, 70, 3), (70, 9, 0, 3)]
     assert load_model(folder).model.latent_size == 5
     assert "3 end-diastolic and 2 motion scores" in (folder / "card.md").read_text()
 

@@ -9,8 +9,8 @@ from cardiogen.base import CardiogenError
 from cardiogen.data.factors import Factors
 from cardiogen.data.sequence import Sequence
 from cardiogen.models import encode_condition
-from cardiogen.models.pca import FitNoise, MeshNoise
-from cardiogen.models.pca.posterior import Frames, condition_on_meshes
+from cardiogen.models.fit_noise import FitNoise, MeshNoise
+from cardiogen.models.mesh_posterior import Frames, condition_on_meshes
 from cardiogen.population.pose import Pose
 from cardiogen.population.render import render_sequence, short_axis_grid
 
@@ -25,8 +25,9 @@ def conditioned(model, pose, phases, *, start=None, noise=None):
     vertices = pose.to_world(model.modes.decode(SCORES, phases))
     prior = model.prior(UNKNOWN)
     return condition_on_meshes(
-        model.modes, noise or model.noise, Frames(vertices, phases, [0.5] * len(phases)),
-        start or pose, prior.mean.numpy(), prior.covariance.numpy(),
+        model.modes.designs(phases), noise or model.noise,
+        Frames(vertices, np.array(phases), [0.5] * len(phases)), start or pose,
+        prior.mean.numpy(), prior.covariance.numpy(),
     )  # fmt: skip
 
 

@@ -13,15 +13,19 @@ At end diastole errors are smaller than in other frames: there is no twist that 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiogen.models.fitted_meshes import FittedMeshes
 from cardiogen.models.principal import directions
 
 Array = NDArray[np.float64]
 
+_NOISES = ("rest_noise_modes", "beat_noise_modes")
+_LENGTHS = ("rest_floor_mm", "beat_floor_mm", "fit_rms_mm")
 _AT_REST = 0.05  # of the cycle: next to nothing is ejected so soon
 _LEAST_MM = 0.01  # keeps the covariance invertible where fits are exact
 
@@ -69,6 +73,56 @@ class FitNoise:
     rest: MeshNoise
     beat: MeshNoise
     rms_mm: float
+
+    @classmethod
+    def of(cls, fitted: FittedMeshes, shown: Array) -> FitNoise:
+        """Return the errors of fitted meshes.
+
+        Args:
+            fitted: the meshes.
+            shown: ``(N, T, P)`` mm, the hearts that a model shows nearest to their truth: errors
+                are of the fit and of the model.
+        """
+        errors = fitted.meshes - shown
+        rest, beat = errors[:, 0], errors[:, 1:].reshape(-1, errors.shape[-1])
+
+        return cls(MeshNoise.of(rest), MeshNoise.of(beat), float(np.median(fitted.rms_mm)))
+
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        """Names of the tensors."""
+        return _NOISES
+
+    @staticmethod
+    def shapes(tensors: Mapping[str, Array], size: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every tensor for P numbers of a mesh."""
+        return {name: (len(np.atleast_1d(tensors[name])), size) for name in _NOISES}
+
+    def tensors(self) -> dict[str, Array]:
+        """Return the modes by name."""
+        return dict(zip(_NOISES, (self.rest.modes, self.beat.modes), strict=True))
+
+    def lengths(self) -> dict[str, float]:
+        """Return the lengths by name, mm."""
+        found = (self.rest.floor_mm, self.beat.floor_mm, self.rms_mm)
+
+        return dict(zip(_LENGTHS, found, strict=True))
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, Array], architecture: Mapping[str, int | float | str]
+    ) -> FitNoise:
+        """Return the noise of named tensors and lengths.
+
+        Raises:
+            ValueError: for lengths that are none.
+        """
+        lengths = [float(architecture[name]) for name in _LENGTHS]
+        if not all(0 < length < np.inf for length in lengths):
+            raise ValueError(f"{', '.join(_LENGTHS)} must be positive, got {lengths}")
+        rest, beat = (MeshNoise(tensors[n], f) for n, f in zip(_NOISES, lengths[:2], strict=True))
+
+        return cls(rest, beat, lengths[2])
 
     def weighted(self, matrix: Array, phase: float, *, rms_mm: float) -> Array:
         """Return ``C^-1 matrix`` ``(P, M)`` of a fit whose contours lie ``rms_mm`` off.
