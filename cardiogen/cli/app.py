@@ -111,6 +111,9 @@ def complete_command(
     healthy: Annotated[
         bool, typer.Option(help="The heart is healthy: narrower, better predictions.")
     ] = False,
+    group: Annotated[
+        str | None, typer.Option(help="Diagnosis, as the model's own cohort names it.")
+    ] = None,
     model: Model = None,
     allow_extrapolation: Annotated[
         bool, typer.Option(help="Accept factors outside the training data; outputs say so.")
@@ -125,9 +128,8 @@ def complete_command(
     folder = complete(
         labels, phases=phase, out=out, label_map=label_map, age=age, sex=sex, height=height,
         weight=weight, sbp=sbp, frames=frames, samples=samples, seed=seed, space=space,
-        formats=formats, prefer=prefer, orientation=orientation, healthy=healthy, model=model,
-        allow_extrapolation=allow_extrapolation,
-        overwrite=overwrite,
+        formats=formats, prefer=prefer, orientation=orientation, healthy=healthy, group=group,
+        model=model, allow_extrapolation=allow_extrapolation, overwrite=overwrite,
     )  # fmt: skip
     show(str(folder), {"folder": str(folder)}, as_json)
     for note in json.loads((folder / "parameters.json").read_text())["notes"]:

@@ -14,6 +14,7 @@ from cardiogen.cli.requests import (
     check_apart,
     check_count,
     check_formats,
+    check_group,
     check_seed,
     domain_reason,
     fresh_folder,
@@ -52,6 +53,7 @@ def complete(
     prefer: Prefer | None = None,
     orientation: Orientation | None = None,
     healthy: bool = False,
+    group: str | None = None,
     model: str | Path | None = None,
     allow_extrapolation: bool = False,
     overwrite: bool = False,
@@ -77,6 +79,7 @@ def complete(
             they do, ``assumed`` to try both and keep what fits better: the default for all files
             but outputs of ours.
         healthy: the heart is healthy, so that the model's own narrow spread holds.
+        group: diagnosis, as the cohort that a model was adapted to names it.
         model: bundle folder; by default the one inside the package.
         allow_extrapolation: accept factors outside the training data.
         overwrite: whether ``out`` may be replaced.
@@ -85,8 +88,9 @@ def complete(
         The folder: the heart over the whole cycle on the grid and in the world of the input.
 
     Raises:
-        CardiogenError: exit 3 for labels that are no heart, exit 2 for phases that do not fit
-            and for mesh files of a model of label maps (U12).
+        CardiogenError: exit 3 for labels that are no heart, exit 2 for phases that do not fit,
+            for mesh files of a model of label maps (U12) and for a group that the model does not
+            know (U01).
     """
     from cardiogen.export.heart import parse_formats
     from cardiogen.models.protocol import encode_condition
@@ -106,6 +110,8 @@ def complete(
     label_map = _one_label_map(labels, label_map)
     loaded = load_model(model)
     check_formats(formats, loaded.model)
+    check_group(group, loaded.model)
+    observed = observed.with_(group=group)
     condition = encode_condition(factors)
     outside: str | None = None
     try:
@@ -127,6 +133,7 @@ def complete(
             "inputs": [Path(file).name for file in labels],
             "observed_phases": [float(p) for p in observed.phases],
             "healthy": healthy,
+            "group": group,
             "samples": samples,
             "seed": seed,
             "extrapolated": outside is not None,

@@ -121,3 +121,12 @@ def fresh_folder(factors: Factors, parent: Path) -> Path:
     while (parent / f"{stem}_{number:03d}").exists():
         number += 1
     return parent / f"{stem}_{number:03d}"
+
+
+def check_group(group: str | None, model: AnyModel) -> None:
+    """Refuse (U01) a group of which the model was told nothing."""
+    cohort = getattr(model, "cohort", None)
+    known = () if cohort is None else cohort.groups
+    if group is not None and group not in known:
+        expected = " or ".join(known) or "no group: the model was adapted to no cohort with groups"
+        raise usage_error("--group", group, expected, "leaving it out")

@@ -12,7 +12,12 @@ from cardiogen.cli.requests import check_apart
 from cardiogen.data.cohort import load_sequence, read_cohort
 from cardiogen.data.sequence import Orientation, Sequence
 from cardiogen.engine.config import DeformationTraining
-from cardiogen.models.deformation.cohort import adapt, cohort_codes, encode_cohort, require_enough
+from cardiogen.models.deformation.cohort import (
+    adapt,
+    encode_cohort,
+    observed_codes,
+    require_enough,
+)
 from cardiogen.models.deformation.model import DeformationModel
 from cardiogen.models.store import LoadedModel, load_model, save_model
 
@@ -72,10 +77,7 @@ def train_on_cohort(settings: DeformationTraining, out: Path, *, overwrite: bool
     faults += [f"{heart.subject_id}: {error}" for heart, error in more]
     require_enough(len(encoded))
     sides = _sides([heart for heart, _ in encoded], settings.orientation)
-    codes = cohort_codes(
-        base.model, [code for _, code in encoded], [heart.factors for heart, _ in encoded]
-    )
-    model = adapt(base.model, codes)
+    model = adapt(base.model, observed_codes(base.model, encoded))
     if len(encoded) < 2 * model.latent_size:
         text = _FEW.format(used=len(encoded), scores=model.latent_size)
         typer.echo("cardiogen: note C28 " + " ".join(text.split()), err=True)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cardiogen.base import CardiogenError
+from cardiogen.cli.complete import complete
 from cardiogen.cli.train import train
 from cardiogen.data import encode_labels, load_sequence, read_cohort, write_image
 from cardiogen.data.sequence import Sequence
@@ -99,6 +100,11 @@ def test_a_cohort_adapts_a_bundle(real_data, base, quick, tmp_path, capsys):
     assert loaded.bundle.description.training_data["n"] == 6
     assert "6 subjects of the cohort acdc_dev25" in (out / "card.md").read_text()
     assert "note C28" in capsys.readouterr().err
+    assert loaded.model.cohort.groups == ("DCM", "HCM")
+    seen = [cohort / "patient001" / "patient001_ED_gt.nii.gz"]
+    for model, words in ((out, "expected DCM or HCM"), ("deformation", "adapted to no cohort")):
+        with pytest.raises(CardiogenError, match=f"CG-U01 --group: found NOR; .*{words}"):
+            complete(seen, label_map="acdc", out=tmp_path / "c", model=model, group="NOR")
 
 
 def test_fewer_than_five_subjects_are_refused(real_data, base, tmp_path):
