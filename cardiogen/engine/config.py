@@ -44,7 +44,7 @@ class PcaTraining(Training):
     model: Literal["pca"] = "pca"
     ed_modes: int = Field(default=80, ge=1, le=2000, description="scores of end diastole")
     motion_modes: int = Field(default=80, ge=1, le=2000, description="scores of motion")
-    fits: int = Field(default=32, ge=2, le=1000, description="label maps that tell the noise")
+    fits: int = Field(default=32, ge=8, le=1000, description="label maps that tell the noise")
 
 
 class FlowConfig(BaseModel):
@@ -74,7 +74,7 @@ class DeformationTraining(Training):
     ed_modes: int = Field(default=96, ge=1, le=2000, description="scores of end diastole")
     fields: int = Field(default=64, ge=1, le=2000, description="spatial fields of motion")
     motion_modes: int = Field(default=64, ge=1, le=2000, description="scores of motion")
-    fits: int = Field(default=32, ge=2, le=1000, description="label maps that tell the noise")
+    fits: int = Field(default=32, ge=8, le=1000, description="label maps that tell the noise")
     flow: FlowConfig | None = Field(default=None, description="latents that are not Gaussian")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Listing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,14 +129,22 @@ def fit_frames(observed: Sequence) -> tuple[Array, list[MapFit]]:
     """Return the template's meshes ``(T, V, 3)`` mm in the world of label maps, and their fits.
 
     Every frame is fitted by itself: vertices correspond as far as contours show it, and how
-    material turns about the long axis they do not show.
+    material turns about the long axis they do not show. But all lie on one side of the mirror,
+    that of the frame next to end diastole; ``engine.chirality`` finds it for ``assumed`` headers.
 
     Raises:
         CardiogenError: see :func:`fit_template`.
     """
+    from cardiogen.engine.chirality import margin, settle_chirality
+
+    (observed,), (said,) = settle_chirality([observed])
     fits = [
         fit_template(labels, observed.grid, orientation=observed.orientation)
         for labels in observed.labels
     ]
+    if np.isfinite(said):
+        nearest = fits[observed.ed]
+        told = margin(said, mirrored=nearest.pose.mirrored)
+        fits[observed.ed] = replace(nearest, margin=told)
 
     return np.stack([f.pose.to_world(heart_vertices(f.z[None])[0]) for f in fits]), fits

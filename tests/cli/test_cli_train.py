@@ -98,10 +98,22 @@ def breathing_codes(count, seed, *, first=0, jobs=1):
     return HeartCodes((size @ ways).astype("f4"), beat.astype("f4"), phenotypes, factors)
 
 
+def still_fits(count, seed, *, first, jobs):
+    """Fits that take every heart for the template, with some noise."""
+    from cardiogen.models.deformation.template import population_template
+    from cardiogen.models.fitted_meshes import FittedMeshes
+
+    assert (count, first, jobs) == (8, 80, 2)
+    flat = population_template().vertices.ravel()
+    noise = np.random.default_rng(seed).normal(size=(8, 2, flat.size))
+    return FittedMeshes(np.tile([0.0, 0.4], (8, 1)), flat + noise, np.ones((8, 2)))
+
+
 def test_deformation_model_is_trained_and_generates(run, refused, tmp_path, monkeypatch):
     monkeypatch.setattr("cardiogen.models.deformation.training.population_codes", breathing_codes)
+    monkeypatch.setattr("cardiogen.models.deformation.training.fitted_population", still_fits)
     (tmp_path / "d.toml").write_text(
-        'model = "deformation"\nn = 80\ned_modes = 3\nfields = 2\nmotion_modes = 1\nfits = 2\n'
+        'model = "deformation"\nn = 80\ned_modes = 3\nfields = 2\nmotion_modes = 1\nfits = 8\n'
     )
     assert run("train", "--config", "d.toml", "--jobs", "2", "--out", "b").code == 0
     description = json.loads((tmp_path / "b" / "model.json").read_text())

@@ -12,7 +12,14 @@ from cardiogen.engine.chirality import (
     common_chirality,
     settle_chirality,
 )
-from cardiogen.population import render_labels, sample_heart, short_axis_grid, template_topology
+from cardiogen.engine.fit_template import fit_frames
+from cardiogen.population import (
+    render_labels,
+    render_sequence,
+    sample_heart,
+    short_axis_grid,
+    template_topology,
+)
 
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 
@@ -102,3 +109,19 @@ def test_agreement_is_the_share_of_evidence_cut_to_ten():
     # Nobody says anything.
     for silent in ([], [np.nan], [0.0, 0.0]):
         assert common_chirality(np.array(silent)) == (None, 0.0)
+
+
+@pytest.mark.parametrize("evidence", [-9.0, 9.0])
+def test_all_frames_of_a_heart_lie_on_the_side_of_its_end_diastole(monkeypatch, evidence):
+    heart = sample_heart(3, 1)
+    phases = np.array([0.0, heart.timing.systole])
+    world = heart.vertices(phases)
+    grid = short_axis_grid(world, heart.pose, (9.0, 3.0, 3.0))
+    labels = render_sequence(world, template_topology(), grid)
+    monkeypatch.setattr("cardiogen.engine.chirality.chirality_evidence", lambda *_: evidence)
+    monkeypatch.setattr("cardiogen.engine.map_estimate._MAX_STEPS", 1)
+    seen = Sequence(phases=phases, grid=grid, labels=labels, orientation="assumed")
+    _, fits = fit_frames(seen)
+    assert [fit.pose.mirrored for fit in fits] == [evidence < 0] * 2
+    assert fits[0].margin == pytest.approx(9.0)
+    assert fits[1].margin is None

@@ -31,6 +31,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiogen.base import CardiogenError
 from cardiogen.data.factors import Factors
 from cardiogen.data.labels import Structure
 from cardiogen.data.mesh import Topology
@@ -43,7 +44,7 @@ Array = NDArray[np.float64]
 # shape less than ejection does. Fixed: a few dozen subjects tell no more.
 _LENGTH, _NOISE, _MOTION_NOISE = 2.0, 0.5, 1.0
 _GROUP_SHARES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
-_NAME_BYTES = 32
+_NAME_BYTES = 64
 _TYPICAL_AREA_M2 = 1.85
 FEATURES = 5
 _SHAPE, _SIZES = slice(0, 4), [0, 4]
@@ -81,7 +82,7 @@ class MotionGivenShape:
         cohort_logits, cohort_logit_values: mean of the logits of LVEF and RVEF ``(2,)``, and
             what the subjects' differ from it by ``(N, 2)``.
         cohort_logit_kernel: noise, and share of the group offsets, of either ``(2, 2)``.
-        cohort_groups: UTF-8 codes of the subjects' groups ``(N, 32)``, zeros where unknown.
+        cohort_groups: UTF-8 codes of the subjects' groups ``(N, 64)``, zeros where unknown.
     """
 
     cohort_center: Array
@@ -223,8 +224,13 @@ def _group_share(kernel: Array, same: Array, values: Array) -> float:
 
 
 def _name_codes(group: str | None) -> Array:
-    """Return the UTF-8 codes of a group's name ``(32,)``, zeros for none; longer ones are cut."""
-    text = (group or "").encode()[:_NAME_BYTES]
+    """Return the UTF-8 codes of a group's name ``(64,)``, zeros for none."""
+    text = (group or "").encode()
+    if len(text) > _NAME_BYTES:
+        raise CardiogenError(
+            "C28", "cohort", found=f"a group called {group}",
+            expected=f"names of at most {_NAME_BYTES} bytes", remedy="a shorter name",
+        )  # fmt: skip
 
     return np.frombuffer(text.ljust(_NAME_BYTES, b"\0"), np.uint8).astype(np.float64)
 

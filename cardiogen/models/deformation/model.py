@@ -2,7 +2,7 @@
 
 Latents are the scores of ``modes``, moved by ``strokes`` so that stroke volumes are linear in
 them; ``p(z | factors)`` is ``models.conditional``. A model of one cohort or heart has no strokes.
-With a flow (``models.flow``) draws come from what it makes of that Gaussian; posteriors and scores
+With a flow (``models.flow``) draws come from what it makes of that Gaussian; posteriors and ageing
 go by the Gaussian itself.
 Every latent decodes to a heart at any phases, and its cycle closes exactly. An exponential would
 fold only where a velocity is too steep for its lattice; ``codes`` keeps velocities smooth enough.
@@ -188,7 +188,7 @@ class DeformationModel:
         ed, motion, fields = (
             len(np.atleast_1d(tensors[name])) for name in ("ed_modes", "motion_modes", "fields")
         )
-        slips, vertices = len(tensors["slips"]), template_topology().vertex_count
+        slips, vertices = len(np.atleast_1d(tensors["slips"])), template_topology().vertex_count
         size, series = np.size(tensors["ed_mean"]), fields * 2 * HARMONICS
         more = {}
         if _has(tensors, StrokeVolumes):

@@ -36,6 +36,9 @@ def patient_posterior(model: DeformationModel, observed: Sequence, condition: Te
     End diastole is encoded; motion is ``adaptation``'s Gaussian given its shape, conditioned on
     the velocities of the other frames.
 
+    Other frames than end diastole are taken at their own phases, though the cohort's time runs by
+    stage: an end systole much later than typical reads as one that has begun to fill.
+
     Args:
         model: adapted model.
         observed: label maps of end diastole and any other frames; its group, if known, tells of

@@ -95,7 +95,8 @@ def fit_deformation(
     ed, motion = codes.ed.astype(np.float64), codes.motion.astype(np.float64)
     modes = fit_modes(ed, motion, vertices=len(template.vertices), ed_modes=ed_modes,
                       fields=fields, motion_modes=motion_modes)  # fmt: skip
-    # Velocities alone give hearts the volumes that they have; with slips, strokes do.
+    # Velocities alone give hearts the volumes that they have; with slips, strokes do. So without
+    # strokes nothing slips.
     plain = VelocityDecoder(template, modes)
     slips = _slips(modes.fields[:_SLIPPING], codes, template)
     decoder = VelocityDecoder(template, replace(modes, slips=slips))
@@ -103,7 +104,9 @@ def fit_deformation(
     latents = modes.encode(ed[known], motion[known])
     scores = modes.encode(held.ed.astype(np.float64), held.motion.astype(np.float64))
     strokes, told = StrokeVolumes.fit(decoder, latents.mean(axis=0), _EJECTED), {}
-    if strokes is not None:
+    if strokes is None:
+        decoder = plain
+    else:
         told = {"logit_lvef": strokes.stroke_slopes[0], "log_sv_ratio": strokes.stroke_slopes[1]}
         hearts = progress(latents, "stroke volumes")
         latents = np.stack([strokes.latent(plain, heart) for heart in hearts])

@@ -196,6 +196,14 @@ class TestMotionGivenShape:
         inside = (np.abs(error) < 1.645 * spread).mean()
         assert 0.84 < inside < 0.99
 
+    def test_names_of_groups_are_kept_whole_or_refused(self):
+        rng = np.random.default_rng(6)
+        told = rng.normal(size=(12, 5)), rng.normal(size=(12, 2)), rng.uniform(0.2, 0.8, (12, 2))
+        names = ["a" + "é" * 20, "hypertrophic cardiomyopathy with obstruction", None] * 4
+        assert MotionGivenShape.fit(*told, names).groups == tuple(sorted(names[:2]))
+        with pytest.raises(CardiogenError, match="CG-C28 cohort: found a group called x"):
+            MotionGivenShape.fit(*told, ["x" * 65, *names[1:]])
+
     def test_far_from_all_subjects_it_returns_to_the_mean(self):
         rng = np.random.default_rng(2)
         process = MotionGivenShape.fit(
