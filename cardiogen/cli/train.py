@@ -127,8 +127,8 @@ def train(
 
     Raises:
         CardiogenError: M07 for settings that are unknown or out of range, U01 for settings beside
-            ``config``, a config of another model, or settings that adapting to a folder does not
-            use, O01 if ``out`` exists.
+            ``config``, a config of another model, or settings that the training would not use,
+            O01 if ``out`` exists.
     """
     out = Path(out)
     # Before the training, not after it.

@@ -53,11 +53,11 @@ class VelocityDecoder:
 
     def beating(self, shape: Tensor, scores: Array, phases: ArrayLike) -> Array:
         """Return the meshes ``(T, V, 3)`` of one heart whose :meth:`shape` is known."""
-        _, frames = self.modes.heart_velocities(scores, phases)
+        frames, slips = self.modes.heart_motion(scores, phases)
         with torch.no_grad():
             beat = self.template.displacement(torch.from_numpy(frames).float())
-            points = self.template.shown + self.modes.heart_slips(scores, phases)
-            moved = self.template.move(torch.from_numpy(points).float(), beat)
+            points = torch.from_numpy(self.template.shown + slips).float()
+            moved = self.template.move(points, beat)
             moved = self.template.move(moved, shape)
 
         return moved.double().numpy()

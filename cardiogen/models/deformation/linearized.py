@@ -35,22 +35,21 @@ def linearized(model: DeformationModel, phases: ArrayLike) -> Linearized:
         phases: of the meshes ``(T,)``.
     """
     when = np.asarray(phases, np.float64)
-    if not np.any(np.mod(when, 1.0) != 0):
-        return _Linearized(model, when, model.decoder.modes.ed_size)
-    return _Linearized(model, when, model.decoder.modes.size)
+
+    return _Linearized(model, when, beats=bool(np.any(np.mod(when, 1.0) != 0)))
 
 
 class _Linearized:
-    def __init__(self, model: DeformationModel, phases: Array, count: int) -> None:
-        """Vary the first ``count`` scores: what rests depends on its shape alone."""
-        self.model, self.count, self.frames = model, count, len(phases)
-        self.strokes = model.strokes if count == model.decoder.modes.size else None
+    def __init__(self, model: DeformationModel, phases: Array, *, beats: bool) -> None:
+        """Vary all scores, or those of shape alone if nothing ``beats``."""
+        self.model, self.beats, self.frames = model, beats, len(phases)
+        self.count = model.decoder.modes.size if beats else model.decoder.modes.ed_size
+        self.strokes = model.strokes if beats else None
         extra = [] if self.strokes is None else [0.0, float(self.strokes.stroke_phase[0])]
         self.phases = np.append(phases, extra)
 
     def __call__(self, latent: Array) -> tuple[Array, Array]:
-        beats = self.count == self.model.decoder.modes.size
-        scores = self.model.scores(latent) if beats else latent
+        scores = self.model.scores(latent) if self.beats else latent
         here, ratios = self._hearts(scores[None])
         meshes = here[0]
         slopes = np.zeros((len(scores), meshes.size))

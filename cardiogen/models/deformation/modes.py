@@ -91,11 +91,13 @@ class VelocityModes:
 
         return ed.reshape(3, -1), motion.reshape(len(motion), 3, len(ed) // 3)
 
-    def heart_slips(self, scores: Array, phases: ArrayLike) -> Array:
-        """Return how far vertices slip, ``(T, V, 3)`` mm, in one heart ``(S,)``."""
+    def heart_motion(self, scores: Array, phases: ArrayLike) -> tuple[Array, Array]:
+        """Return v_t ``(T, 3, A)`` and slips ``(T, V, 3)`` mm of one heart ``(S,)``."""
         weights = self._weights(scores[self.ed_size :], phases)
+        motion = np.einsum("tf,fp->tp", weights, self.fields)
+        slips = np.einsum("tf,fvc->tvc", weights[:, : len(self.slips)], self.slips)
 
-        return np.einsum("tf,fvc->tvc", weights[:, : len(self.slips)], self.slips)
+        return motion.reshape(len(motion), 3, -1), slips
 
     def _weights(self, beat: Array, phases: ArrayLike) -> Array:
         """Return the coefficients of the fields ``(T, F)``, mm, of one heart."""

@@ -1,7 +1,7 @@
 """A rectified flow from a Gaussian prior of latents to what they really are; optional.
 
 ``network`` is the speed, ``prior`` what hearts are drawn from, ``training`` fits the one to the
-other's latents. Completion, ageing and scores keep the Gaussian.
+other's latents. Completion and ageing keep the Gaussian.
 """
 
 from cardiogen.models.flow.network import LatentFlow, new_flow

@@ -45,7 +45,8 @@ def test_modes_round_trip_and_have_unit_variance(cohort):
     alone = modes.heart_velocities(scores[3], phases)
     np.testing.assert_allclose(alone[0].ravel(), again[3], atol=1e-9)
     np.testing.assert_allclose(alone[1].reshape(4, -1), moved[3], atol=1e-9)
-    found = modes.heart_slips(scores[3], phases)
+    velocity, found = modes.heart_motion(scores[3], phases)
+    np.testing.assert_array_equal(velocity, alone[1])
     np.testing.assert_allclose(found.reshape(4, -1), slips[3], atol=1e-7)
     # Fields are orthonormal: velocities tell how vertices slip.
     told = np.einsum("tp,fp,fvc->tvc", moved[3], modes.fields[:3], modes.slips)
