@@ -1,8 +1,11 @@
 """A Gaussian over latents given any subset of the clinical factors.
 
-    z = A f(x) + S(x) e,  e ~ N(0, C),
+    z = A f(x) + M S(x) e,  e ~ N(0, C),
     f(x) = (1, sex, age, sex age, log height, log weight, pressure), standardized,
     S(x) = diag exp(B (sex, age)).
+
+M holds the axes along which spreads differ between sexes and ages: the latents themselves, or axes
+of which the first tell the phenotypes (``conditional_fit``).
 
 Given sex the factors themselves are Gaussian, so that any subset of them conditions z exactly; an
 unknown sex gives a mixture of two Gaussians.
@@ -10,8 +13,7 @@ unknown sex gives a mixture of two Gaussians.
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Listing
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -19,14 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cardiogen.base import CardiogenError
-from cardiogen.data.factors import Factors
 from cardiogen.models.distributions import GaussianMixture
 from cardiogen.models.protocol import CONDITION_COLUMNS, CONDITION_UNITS
 
 Array = NDArray[np.float64]
 
 SEXES = ("F", "M")
-_MIN_SUBJECTS = 20
 # A condition is refused where fewer than one in 10,000 training subjects would be as unusual:
 # 99.99 % quantiles of chi-squared with 1, 2 and 3 degrees of freedom. As literals, since importing
 # scipy.special for them would cost every command a third of a second.
@@ -39,6 +39,7 @@ class ConditionalGaussian:
 
     Attributes:
         slopes: A, ``(Z, 7)``.
+        residual_axes: M, ``(Z, Z)``.
         residual_tril: lower Cholesky factor of C, ``(Z, Z)``.
         residual_slopes: B, ``(Z, 2)``.
         factor_mean, factor_covariance: of (age, log height, log weight, pressure) given sex,
@@ -49,6 +50,7 @@ class ConditionalGaussian:
     """
 
     slopes: Array
+    residual_axes: Array
     residual_tril: Array
     residual_slopes: Array
     factor_mean: Array
@@ -68,6 +70,7 @@ class ConditionalGaussian:
         """Return the shape of every tensor for Z latents."""
         return {
             "slopes": (latents, 7),
+            "residual_axes": (latents, latents),
             "residual_tril": (latents, latents),
             "residual_slopes": (latents, 2),
             "factor_mean": (2, 4),
@@ -161,7 +164,8 @@ class ConditionalGaussian:
             means.append(np.einsum("zf,f->z", self.slopes, origin + matrix @ mean))
             # Residual and unknown factors side by side: their sum needs no factorization of its
             # own, and einsum no BLAS, so that the bits do not depend on the number of threads.
-            noise = residual_scale(sex, mean, self)[:, None] * self.residual_tril
+            scaled = residual_scale(sex, mean, self)[:, None] * self.residual_tril
+            noise = np.einsum("za,ae->ze", self.residual_axes, scaled)
             spread = np.einsum("zf,fx->zx", self.slopes, matrix @ _root(covariance))
             factors.append(np.concatenate([noise, spread], axis=1))
             log_weights.append(np.log(self.sex_share[sex]) + evidence)
@@ -214,62 +218,3 @@ def _condition(
     evidence = -0.5 * (log_det + offset @ np.linalg.solve(block, offset))
     rest = covariance - gain @ covariance[known]
     return mean + gain @ offset, (rest + rest.T) / 2, float(evidence)
-
-
-def fit_conditional(latents: Array, subjects: Listing[Factors]) -> ConditionalGaussian:
-    """Fit the Gaussian to latents ``(N, Z)`` of subjects with complete factors.
-
-    Raises:
-        CardiogenError: C28 for too few subjects or only one sex.
-    """
-    sex = np.array([SEXES.index(f.sex) for f in subjects])
-    if min((sex == 0).sum(), (sex == 1).sum()) < _MIN_SUBJECTS:
-        raise CardiogenError(
-            "C28", "cohort", found=f"{(sex == 0).sum()} women and {(sex == 1).sum()} men",
-            expected=f"at least {_MIN_SUBJECTS} of each", remedy="a larger cohort",
-        )  # fmt: skip
-    draft = _describe_factors(sex, subjects, latents.shape[1])
-    logs = _log_factors(_factor_array(subjects))
-    design = np.stack([features(s, x, draft) for s, x in zip(sex, logs, strict=True)])
-    slopes, *_ = np.linalg.lstsq(design, latents, rcond=None)
-    residual = latents - design @ slopes
-    # E[ln e^2] = 2 ln sigma + constant: a regression gives how the spread depends on sex and age.
-    spread = np.log(residual**2 + 1e-12)
-    trend, *_ = np.linalg.lstsq(design[:, :3], spread, rcond=None)
-    draft = replace(draft, slopes=slopes.T, residual_slopes=trend[1:].T / 2)
-    residual /= np.stack([residual_scale(s, x, draft) for s, x in zip(sex, logs, strict=True)])
-    covariance = residual.T @ residual / (len(latents) - design.shape[1])
-    # A ridge of a millionth keeps the factor defined where a mode has no variance left.
-    covariance += 1e-6 * np.eye(len(covariance))
-    return replace(draft, residual_tril=np.linalg.cholesky(covariance))
-
-
-def _describe_factors(
-    sex: NDArray[np.int64], subjects: Listing[Factors], latents: int
-) -> ConditionalGaussian:
-    """Return what is known of the factors alone; latents do not depend on them yet."""
-    factors = _factor_array(subjects)
-    logs = _log_factors(factors)
-    return ConditionalGaussian(
-        slopes=np.zeros((latents, 7)),
-        residual_tril=np.zeros((latents, latents)),
-        residual_slopes=np.zeros((latents, 2)),
-        factor_mean=np.stack([logs[sex == s].mean(axis=0) for s in (0, 1)]),
-        factor_covariance=np.stack([np.cov(logs[sex == s].T) for s in (0, 1)]),
-        factor_center=logs.mean(axis=0),
-        factor_scale=logs.std(axis=0),
-        sex_share=np.array([(sex == s).mean() for s in (0, 1)]),
-        factor_range=np.stack([factors.min(axis=0), factors.max(axis=0)], axis=1),
-    )
-
-
-def _factor_array(subjects: Listing[Factors]) -> Array:
-    """Return (age, height, weight, pressure) of every subject, ``(N, 4)``."""
-    return np.array([[f.age, f.height, f.weight, f.sbp] for f in subjects])
-
-
-def _log_factors(factors: Array) -> Array:
-    """Return (age, log height, log weight, pressure), ``(N, 4)``."""
-    logs = factors.copy()
-    logs[:, 1:3] = np.log(factors[:, 1:3])
-    return logs

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cardiogen.base import progress
 from cardiogen.data.factors import Factors
-from cardiogen.models.conditional import fit_conditional
+from cardiogen.models.conditional_fit import fit_conditional
 from cardiogen.models.cycle import ED_BLOCK, HARMONICS, MOTION_BLOCK, encode_cycle
 from cardiogen.models.linear import LinearWeights
 from cardiogen.population.heart import training_heart

@@ -9,7 +9,7 @@ from cardiogen.data.factors import Factors
 from cardiogen.engine.config import FlowConfig
 from cardiogen.measure.distribution.phenotypes import energy_distance
 from cardiogen.models import encode_condition, guided_prior
-from cardiogen.models.conditional import fit_conditional
+from cardiogen.models.conditional_fit import fit_conditional
 from cardiogen.models.distributions import GaussianMixture
 from cardiogen.models.flow import FlowPrior, FlowTask, fit_flow, flow_examples, new_flow
 from cardiogen.population import sample_conditions

@@ -252,9 +252,8 @@ def _with_cohort_modes(
     scale = values / np.sqrt(len(series))
     scores = np.concatenate([codes.scores, series @ rows.T / scale], axis=1)
     size, more = len(latents.residual_tril), len(rows)
-    tril = np.zeros((size + more, size + more))
-    tril[:size, :size] = latents.residual_tril
-    tril[size:, size:] = _STILL * np.eye(more)
+    axes, tril = np.eye(size + more), _STILL * np.eye(size + more)
+    axes[:size, :size], tril[:size, :size] = latents.residual_axes, latents.residual_tril
     grown = DeformationModel(
         VelocityDecoder(model.decoder.template, replace(
             modes,
@@ -265,6 +264,7 @@ def _with_cohort_modes(
             latents,
             slopes=np.pad(latents.slopes, ((0, more), (0, 0))),
             residual_slopes=np.pad(latents.residual_slopes, ((0, more), (0, 0))),
+            residual_axes=axes,
             residual_tril=tril,
         ),
         replace(maps, phenotype_weights=np.pad(maps.phenotype_weights, ((0, 0), (0, more)))),
@@ -282,7 +282,6 @@ def _with_cohort_fields(modes: VelocityModes, codes: CohortCodes) -> tuple[Veloc
     grown = replace(
         modes,
         fields=np.concatenate([modes.fields, fields]),
-        slips=modes.slips[:0],
         motion_mean=np.pad(modes.motion_mean, (0, added)),
         motion_modes=np.pad(modes.motion_modes, ((0, 0), (0, added))),
     )
@@ -312,8 +311,8 @@ def _adapted(latents: ConditionalGaussian, residuals: Array) -> ConditionalGauss
     shift = residuals.sum(axis=0) / (count + 1)
     slopes = latents.slopes.copy()
     slopes[:, 0] += shift
+    along = np.linalg.solve(latents.residual_axes, (residuals - shift).T)
     before = latents.residual_tril @ latents.residual_tril.T
-    scatter = (residuals - shift).T @ (residuals - shift)
-    covariance = (count * before + scatter) / (2 * count)
+    covariance = (count * before + along @ along.T) / (2 * count)
 
     return replace(latents, slopes=slopes, residual_tril=np.linalg.cholesky(covariance))

@@ -1,8 +1,8 @@
 """From scores to hearts: velocities, meshes, and places carried back to the template.
 
-A vertex X of the template lies at ``exp(v_ed)(exp(v_t)(X + slip_t))`` in frame t: motion acts on
-the template first, so that one motion means the same in every heart. A place y of frame t comes
-from ``exp(-v_t)(exp(-v_ed)(y)) - slip_t``.
+A vertex X of the template lies at ``exp(v_ed)(exp(v_t)(X + slip_t))`` in frame t, ``slips`` of
+vertices being small: motion acts on the template first, so that one motion means the same in every
+heart. A place y of frame t comes from ``exp(-v_t)(exp(-v_ed)(y)) - slip_t``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cardiogen.models.deformation.modes import VelocityModes
+from cardiogen.models.deformation.slips import Slips
 from cardiogen.models.deformation.template import DeformationTemplate
 
 Array = NDArray[np.float64]
@@ -22,10 +23,11 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class VelocityDecoder:
-    """Template and modes: everything that turns scores into hearts."""
+    """Template, modes and slips, if there are any: everything that turns scores into hearts."""
 
     template: DeformationTemplate
     modes: VelocityModes
+    slips: Slips | None = None
 
     def heart(self, scores: Array, phases: ArrayLike) -> Array:
         """Return the meshes ``(T, V, 3)`` of one heart in its own frame, mm.
@@ -45,30 +47,40 @@ class VelocityDecoder:
         with torch.no_grad():
             return self.template.displacement(torch.from_numpy(ed)[None].float())
 
-    def resting(self, shape: Tensor) -> Array:
+    def resting(self, shape: Tensor, scores: Array) -> Array:
         """Return the mesh ``(1, V, 3)`` at end diastole of a heart of known :meth:`shape`."""
-        points = torch.from_numpy(self.template.shown).float()[None]
+        points = self._points(scores, np.zeros((1, len(self.modes.fields))))
         with torch.no_grad():
             return self.template.move(points, shape).double().numpy()
 
     def beating(self, shape: Tensor, scores: Array, phases: ArrayLike) -> Array:
         """Return the meshes ``(T, V, 3)`` of one heart whose :meth:`shape` is known."""
-        frames, slips = self.modes.heart_motion(scores, phases)
+        frames, told = self.modes.heart_motion(scores, phases)
         with torch.no_grad():
             beat = self.template.displacement(torch.from_numpy(frames).float())
-            points = torch.from_numpy(self.template.shown + slips).float()
-            moved = self.template.move(points, beat)
+            moved = self.template.move(self._points(scores, told), beat)
             moved = self.template.move(moved, shape)
 
         return moved.double().numpy()
 
+    def _points(self, scores: Array, told: Array) -> Tensor:
+        """Return the vertices ``(T, V, 3)`` before they are moved, of coefficients ``(T, F)``."""
+        points = np.tile(self.template.shown, (len(told), 1, 1))
+        if self.slips is not None:
+            points += self.slips.heart(scores[: self.modes.ed_size], told)
+
+        return torch.from_numpy(points).float()
+
     def meshes(self, scores: Tensor, phases: ArrayLike) -> Tensor:
         """Return the meshes ``(N, T, V, 3)`` of many hearts ``(N, S)``, with gradients."""
         shape = self.template.displacement(self.modes.ed_velocity(scores))
-        beat, slips = self.modes.motion(scores, phases)
+        beat, told = self.modes.motion(scores, phases)
         hearts, frames = beat.shape[:2]
         beat = self.template.displacement(beat.flatten(0, 1))
-        points = torch.from_numpy(self.template.shown).to(beat) + slips.flatten(0, 1)
+        points = torch.from_numpy(self.template.shown).to(beat).expand(len(beat), -1, -1)
+        if self.slips is not None:
+            slips = self.slips.hearts(scores[:, : self.modes.ed_size], told)
+            points = points + slips.flatten(0, 1)
         moved = self.template.move(points, beat)
         moved = self.template.move(moved, shape.repeat_interleave(frames, dim=0))
 

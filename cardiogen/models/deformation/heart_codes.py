@@ -23,6 +23,7 @@ Array = NDArray[np.float64]
 
 CODE_PHASES = np.arange(20) / 20.0
 _GROUP = 16
+_EVERY = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +50,17 @@ class HeartCodes:
         motion: Fourier series of motion ``(N, K2, P)`` mm, float32.
         phenotypes: of the meshes ``(N, 6)``, see ``phenotypes``.
         factors: of the subjects, all or none of each.
-        shown: some of the hearts, with their meshes, which tell how vertices slip: without any
-            none does.
+        left: what velocities leave over at end diastole, in the template ``(N, V, 3)`` mm,
+            float32; None where meshes are not known.
+        shown: some of the hearts, with their meshes, which tell how vertices slip: without any, or
+            without ``left``, none does.
     """
 
     ed: NDArray[np.float32]
     motion: NDArray[np.float32]
     phenotypes: Array
     factors: tuple[Factors, ...]
+    left: NDArray[np.float32] | None = None
     shown: tuple[ShownHeart, ...] = ()
 
     @classmethod
@@ -67,6 +71,7 @@ class HeartCodes:
             np.concatenate([p.ed for p in parts]), np.concatenate([p.motion for p in parts]),
             np.concatenate([p.phenotypes for p in parts]),
             tuple(f for p in parts for f in p.factors),
+            None if parts[0].left is None else np.concatenate([p.left for p in parts]),
             tuple(replace(s, number=s.number + n)
                   for p, n in zip(parts, before, strict=True) for s in p.shown),
         )  # fmt: skip
@@ -78,7 +83,7 @@ def mesh_codes(
     phases: Array,
     factors: Listing[Factors],
     *,
-    shown: int = 1,
+    shown: int = 4,
 ) -> HeartCodes:
     """Return the codes of hearts ``(N, T, V, 3)`` mm in their own frame; ED is frame 0.
 
@@ -87,18 +92,21 @@ def mesh_codes(
         meshes: of the hearts.
         phases: of their frames ``(T,)``.
         factors: of the hearts.
-        shown: how many of the hearts are shown, the first ones.
+        shown: how many of the hearts are shown, the first ones, every fourth frame of them.
     """
-    ed, frames = fitter.fit(torch.from_numpy(meshes).float())
+    seen = torch.from_numpy(meshes).float()
+    ed, frames = fitter.fit(seen)
+    pulled = fitter.template.move(seen[:, 0], fitter.template.displacement(-ed))
+    left = pulled.numpy() - fitter.template.vertices.astype(np.float32)
     topology = fitter.template.topology
     series = fourier_series(phases, frames.flatten(2).double().numpy())
     phenotypes = np.stack([mesh_phenotypes(cycle, topology) for cycle in meshes])
 
-    when = np.asarray(phases, np.float64)
-    kept = tuple(ShownHeart(k, when, m.astype(np.float32)) for k, m in enumerate(meshes[:shown]))
+    when, some = np.asarray(phases, np.float64)[::_EVERY], meshes[:shown, ::_EVERY]
+    kept = tuple(ShownHeart(k, when, m.astype(np.float32)) for k, m in enumerate(some))
 
     return HeartCodes(ed.flatten(1).numpy(), series.astype(np.float32), phenotypes,
-                      tuple(factors), kept)  # fmt: skip
+                      tuple(factors), left, kept)  # fmt: skip
 
 
 def population_codes(count: int, seed: int, *, first: int = 0, jobs: int = 1) -> HeartCodes:

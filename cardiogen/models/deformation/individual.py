@@ -6,8 +6,7 @@ means: at end diastole a velocity r_ed, over the cycle
     v_t += sum_j r_j G_j(t),   G = K(t, .) (K + noise I)^-1,   K(t, s) = sum_k k^-4 B_k(t) B_k(s),
 
 the smoothest periodic curve through the left-over velocities r_j of the observed frames that
-vanishes at end diastole. Scores mean what they meant, and every decoder can use the result. Where
-motion was seen the vertices do not slip: they follow what was seen.
+vanishes at end diastole. Scores mean what they meant, and every decoder can use the result.
 """
 
 from __future__ import annotations
@@ -108,7 +107,6 @@ def own_modes(
     return replace(
         modes,
         fields=np.concatenate([modes.fields, motion - beat[1:].reshape(motion.shape)]),
-        slips=modes.slips[:0],
         motion_mean=np.concatenate([modes.motion_mean, curves.ravel()]),
         motion_modes=np.concatenate([modes.motion_modes, empty], axis=1),
     )

@@ -4,8 +4,8 @@ Latents are the scores of ``modes``, moved by ``strokes`` so that stroke volumes
 them; ``p(z | factors)`` is ``models.conditional``. A model of one cohort or heart has no strokes.
 With a flow (``models.flow``) draws come from what it makes of that Gaussian; posteriors and ageing
 go by the Gaussian itself.
-Every latent decodes to a heart at any phases, and its cycle closes exactly. An exponential would
-fold only where a velocity is too steep for its lattice; ``codes`` keeps velocities smooth enough.
+Every latent decodes to a heart at any phases, and its cycle closes exactly. An exponential folds
+only where a velocity is too steep for its lattice: ``steepness`` sees to that.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from cardiogen.models.deformation.adaptation import MotionGivenShape
 from cardiogen.models.deformation.decoder import VelocityDecoder
 from cardiogen.models.deformation.modes import VelocityModes
 from cardiogen.models.deformation.phenotypes import PhenotypeMap
+from cardiogen.models.deformation.slips import Slips
+from cardiogen.models.deformation.steepness import unfolded_scores
 from cardiogen.models.deformation.strokes import StrokeVolumes
 from cardiogen.models.deformation.template import DeformationTemplate
 from cardiogen.models.distributions import GaussianMixture
@@ -123,15 +125,28 @@ class DeformationModel:
         scores, when = latent.detach().cpu().numpy().astype(np.float64), np.asarray(phases, float)
         shape = self.decoder.shape(scores)
         # Where nothing moves there are no strokes to solve for.
-        if self.strokes is not None and np.any(np.mod(when, 1.0) != 0):
-            same = shape if self.solver is self.decoder else None
-            scores = self.strokes.scores(self.solver, scores, same)
+        if np.any(np.mod(when, 1.0) != 0):
+            scores = self.scores(scores, shape if self.solver is self.decoder else None)
 
         return self.decoder.beating(shape, scores, when)
 
-    def scores(self, latent: Array) -> Array:
-        """Return the scores ``(Z,)`` of a latent ``(Z,)``."""
-        return latent if self.strokes is None else self.strokes.scores(self.solver, latent)
+    def scores(self, latent: Array, shape: Tensor | None = None) -> Array:
+        """Return the scores ``(Z,)`` of a latent ``(Z,)``, whose motion does not fold.
+
+        Args:
+            latent: of a heart; that of a model of one heart may fold, to follow what was seen.
+            shape: what ``solver.shape`` makes of it, if that is known.
+        """
+        strokes = self.strokes
+        if strokes is None:
+            return latent
+        if self.solver is not self.decoder:
+            return strokes.scores(self.solver, latent, shape)
+
+        return unfolded_scores(
+            self.decoder, latent, strokes.stroke_mean,
+            lambda z: strokes.scores(self.solver, z, shape),
+        )  # fmt: skip
 
     def latent(self, scores: Array) -> Array:
         """Return the latent ``(Z,)`` of scores ``(Z,)``."""
@@ -166,7 +181,7 @@ class DeformationModel:
         maps = {name: getattr(self.phenotypes, name) for name in PhenotypeMap.names()}
 
         more = {}
-        for part in (self.strokes, self.cohort):
+        for part in (self.decoder.slips, self.strokes, self.cohort):
             more |= {} if part is None else {name: getattr(part, name) for name in part.names()}
         more |= {} if self.flow is None else self.flow.tensors()
 
@@ -188,9 +203,12 @@ class DeformationModel:
         ed, motion, fields = (
             len(np.atleast_1d(tensors[name])) for name in ("ed_modes", "motion_modes", "fields")
         )
-        slips, vertices = len(np.atleast_1d(tensors["slips"])), template_topology().vertex_count
+        vertices = template_topology().vertex_count
         size, series = np.size(tensors["ed_mean"]), fields * 2 * HARMONICS
         more = {}
+        if _has(tensors, Slips):
+            ranks = tuple(len(np.atleast_1d(tensors[f"{n}_slips"])) for n in ("rest", "beat"))
+            more |= Slips.shapes(ranks, shapes=ed, fields=fields, vertices=vertices)
         if _has(tensors, StrokeVolumes):
             more |= StrokeVolumes.shapes(ed, motion)
         if _has(tensors, MotionGivenShape):
@@ -206,7 +224,6 @@ class DeformationModel:
                 "motion_mean": (series,),
                 "motion_modes": (motion, series),
                 "motion_scale": (motion,),
-                "slips": (min(slips, fields), vertices, 3),
                 "phenotype_bias": (6,),
                 "phenotype_weights": (6, ed + motion),
                 "phenotype_residual": (6,),
@@ -248,21 +265,22 @@ class DeformationModel:
         latents = ConditionalGaussian(**{n: tensors[n] for n in ConditionalGaussian.names()})
         phenotypes = PhenotypeMap(**{name: tensors[name] for name in PhenotypeMap.names()})
 
-        strokes, cohort = (
+        slips, strokes, cohort = (
             part(**{n: tensors[n] for n in part.names()}) if _has(tensors, part) else None
             for part in _OPTIONAL
         )
 
         return cls(
-            VelocityDecoder(template, modes), latents, phenotypes,
+            VelocityDecoder(template, modes, slips), latents, phenotypes,
             noise=FitNoise.from_tensors(tensors, architecture), strokes=strokes, cohort=cohort,
             flow=LatentFlow.from_tensors(tensors),
         )  # fmt: skip
 
 
-_OPTIONAL = (StrokeVolumes, MotionGivenShape)
+_Part = Slips | StrokeVolumes | MotionGivenShape
+_OPTIONAL = (Slips, StrokeVolumes, MotionGivenShape)
 
 
-def _has(tensors: Mapping[str, Array], part: type[StrokeVolumes | MotionGivenShape]) -> bool:
+def _has(tensors: Mapping[str, Array], part: type[_Part]) -> bool:
     """Whether a model of these tensors has a part that some models lack."""
     return part.names()[0] in tensors

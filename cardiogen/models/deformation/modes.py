@@ -7,14 +7,6 @@ Motion is a truncated Fourier series that vanishes at end diastole (``models.cyc
 whose coefficients are combinations of a common set of spatial fields. Scores have unit variance:
 
     p_ed = mean + modes^T (scale * s_ed),    c = fields^T (mean + modes^T (scale * s_motion)).
-
-Where a heart moves in ways too steep for a smooth velocity, at the rim of the right base above
-all, vertices X of the template slip before they are moved, by what the velocities of all hearts
-alike leave over,
-
-    X + sum_f (fields_f . v_t) slips_f.
-
-Velocities that follow label maps leave nothing over: models of what was seen have no slips.
 """
 
 from __future__ import annotations
@@ -32,7 +24,6 @@ from cardiogen.models.principal import directions, principal
 Array = NDArray[np.float64]
 
 _FUNCTIONS = 2 * HARMONICS
-_RIDGE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +36,6 @@ class VelocityModes:
         fields: unit spatial fields of motion ``(F, P)``.
         motion_mean, motion_modes, motion_scale: of their Fourier coefficients, ``(F K2,)``,
             ``(R2, F K2)``, ``(R2,)`` with K2 = 16 functions of time.
-        slips: mm for each mm of the first fields ``(L, V, 3)``, L <= F.
     """
 
     ed_mean: Array
@@ -55,7 +45,6 @@ class VelocityModes:
     motion_mean: Array
     motion_modes: Array
     motion_scale: Array
-    slips: Array
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -87,19 +76,18 @@ class VelocityModes:
         """
         shape, beat = scores[: self.ed_size], scores[self.ed_size :]
         ed = self.ed_mean + np.einsum("r,rp->p", shape * self.ed_scale, self.ed_modes)
-        motion = np.einsum("tf,fp->tp", self._weights(beat, phases), self.fields)
+        motion = np.einsum("tf,fp->tp", self._coefficients(beat, phases), self.fields)
 
         return ed.reshape(3, -1), motion.reshape(len(motion), 3, len(ed) // 3)
 
     def heart_motion(self, scores: Array, phases: ArrayLike) -> tuple[Array, Array]:
-        """Return v_t ``(T, 3, A)`` and slips ``(T, V, 3)`` mm of one heart ``(S,)``."""
-        weights = self._weights(scores[self.ed_size :], phases)
-        motion = np.einsum("tf,fp->tp", weights, self.fields)
-        slips = np.einsum("tf,fvc->tvc", weights[:, : len(self.slips)], self.slips)
+        """Return v_t ``(T, 3, A)`` and the fields' coefficients ``(T, F)`` mm of one heart."""
+        told = self._coefficients(scores[self.ed_size :], phases)
+        motion = np.einsum("tf,fp->tp", told, self.fields)
 
-        return motion.reshape(len(motion), 3, -1), slips
+        return motion.reshape(len(motion), 3, -1), told
 
-    def _weights(self, beat: Array, phases: ArrayLike) -> Array:
+    def _coefficients(self, beat: Array, phases: ArrayLike) -> Array:
         """Return the coefficients of the fields ``(T, F)``, mm, of one heart."""
         series = np.einsum("r,rk->k", beat * self.motion_scale, self.motion_modes)
         series = (self.motion_mean + series).reshape(len(self.fields), _FUNCTIONS)
@@ -114,15 +102,13 @@ class VelocityModes:
         return params.unflatten(1, (3, -1))
 
     def motion(self, scores: Tensor, phases: ArrayLike) -> tuple[Tensor, Tensor]:
-        """Return v_t ``(N, T, 3, A)`` and slips ``(N, T, V, 3)`` mm of scores ``(N, S)``."""
+        """Return v_t ``(N, T, 3, A)`` and coefficients ``(N, T, F)`` mm of scores ``(N, S)``."""
         beat = scores[:, self.ed_size :] * self._tensor("motion_scale", scores)
         series = self._tensor("motion_mean", scores) + beat @ self._tensor("motion_modes", scores)
         time = torch.from_numpy(fourier_basis(phases)).to(scores)
-        weights = torch.einsum("nfk,tk->ntf", series.unflatten(1, (-1, _FUNCTIONS)), time)
-        velocity = (weights @ self._tensor("fields", scores)).unflatten(2, (3, -1))
-        slips = self._tensor("slips", scores)
+        told = torch.einsum("nfk,tk->ntf", series.unflatten(1, (-1, _FUNCTIONS)), time)
 
-        return velocity, torch.einsum("ntf,fvc->ntvc", weights[..., : len(slips)], slips)
+        return (told @ self._tensor("fields", scores)).unflatten(2, (3, -1)), told
 
     def _tensor(self, name: str, like: Tensor) -> Tensor:
         # Worker processes share arrays that cannot be written; torch warns of them.
@@ -137,14 +123,13 @@ def fourier_series(phases: ArrayLike, frames: Array) -> Array:
 
 
 def fit_modes(
-    ed: Array, motion: Array, *, vertices: int, ed_modes: int, fields: int, motion_modes: int
+    ed: Array, motion: Array, *, ed_modes: int, fields: int, motion_modes: int
 ) -> VelocityModes:
-    """Find the principal modes of velocity codes; nothing slips.
+    """Find the principal modes of velocity codes.
 
     Args:
         ed: velocities at end diastole ``(N, P)``.
         motion: Fourier series of motion ``(N, K2, P)``.
-        vertices: number V of the template's.
         ed_modes, fields, motion_modes: how many to keep.
     """
     ed_mean, ed_kept, ed_scale = principal(ed, ed_modes)
@@ -153,22 +138,4 @@ def fit_modes(
     series = np.einsum("nkp,fp->nfk", motion, spatial).reshape(len(motion), -1)
     mean, kept, scale = principal(series, motion_modes)
 
-    return VelocityModes(
-        ed_mean, ed_kept, ed_scale, spatial, mean, kept, scale, np.zeros((0, vertices, 3))
-    )
-
-
-def fit_slips(fields: Array, motion: Array, left: Array) -> Array:
-    """Regress what is left over on the coefficients of fields, ``(L, V, 3)``.
-
-    Args:
-        fields: the first L unit fields ``(L, P)``.
-        motion: velocities of frames ``(M, P)`` mm.
-        left: of the vertices of these frames, in the template ``(M, V, 3)`` mm.
-    """
-    told = motion @ fields.T
-    normal = told.T @ told
-    ridge = _RIDGE * np.trace(normal) / len(fields) * np.eye(len(fields))
-    found = np.linalg.solve(normal + ridge, told.T @ left.reshape(len(left), -1))
-
-    return found.reshape(len(fields), -1, 3)
+    return VelocityModes(ed_mean, ed_kept, ed_scale, spatial, mean, kept, scale)

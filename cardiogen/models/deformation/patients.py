@@ -148,14 +148,19 @@ def with_own_modes(model: DeformationModel, observed: Sequence, found: Posterior
 
 
 def own_model(model: DeformationModel, latent: Array, heart: EncodedHeart) -> DeformationModel:
-    """Return the model whose modes show one heart at its latent, with strokes as they were."""
+    """Return the model whose modes show one heart at its latent, with strokes as they were.
+
+    Vertices follow what was seen and do not slip there.
+    """
     scores = model.scores(latent)
     later = np.mod(heart.phases, 1.0) != 0
     modes = own_modes(
         model.decoder.modes, scores, heart.ed.double().numpy().ravel(), heart.phases[later],
         heart.motion.flatten(1).double().numpy()[later],
     )  # fmt: skip
-    decoder = VelocityDecoder(model.decoder.template, modes)
+    slips = model.decoder.slips
+    unseen = None if slips is None or later.any() else slips.beats_alone()
+    decoder = VelocityDecoder(model.decoder.template, modes, unseen)
 
     return DeformationModel(
         decoder, model.latents, model.phenotypes, noise=model.noise, strokes=model.strokes,

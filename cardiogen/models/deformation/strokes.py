@@ -186,7 +186,7 @@ class Ejection:
         """Return the heart whose shape scores ``(S,)`` give, if it is not given itself."""
         shape = decoder.shape(scores) if shape is None else shape
         full = np.maximum(
-            _volumes(decoder.resting(shape), decoder.template.topology)[0], _SMALLEST_ML
+            _volumes(decoder.resting(shape, scores), decoder.template.topology)[0], _SMALLEST_ML
         )
 
         return cls(decoder, shape, full, phase)

@@ -32,7 +32,7 @@ Array = NDArray[np.float64]
 # Squarings of every exponential: a fixed number, so that training and use agree.
 SQUARINGS = 5
 _REACH = 1e-3
-_WEDGE_MM = 4.0
+_WEDGE_MM = 2.0
 _AVERAGED = 400
 
 
@@ -60,7 +60,7 @@ class DeformationTemplate:
 
         Where the right wall is inserted it narrows to nothing between faces of 13 mm. Velocities
         keep points in order, not the straight faces between them: these crossed in one heart of
-        ten. So the epicardial vertices next to the insertion lie 4 mm off the right cavity.
+        ten. So the epicardial vertices next to the insertion lie 2 mm off the right cavity.
         """
         if "rv_epi" not in self.topology.parts:
             return self.vertices

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cardiogen.base import progress
 from cardiogen.engine.config import FlowConfig
-from cardiogen.models.conditional import fit_conditional
+from cardiogen.models.conditional_fit import fit_conditional
 from cardiogen.models.cycle import fourier_basis
 from cardiogen.models.deformation.decoder import VelocityDecoder
 from cardiogen.models.deformation.heart_codes import HeartCodes, population_codes
 from cardiogen.models.deformation.model import DeformationModel
-from cardiogen.models.deformation.modes import fit_modes, fit_slips
+from cardiogen.models.deformation.modes import VelocityModes, fit_modes
 from cardiogen.models.deformation.phenotypes import PhenotypeMap
+from cardiogen.models.deformation.slips import Slips, away_from_insertion, regress_slips
 from cardiogen.models.deformation.strokes import StrokeVolumes
 from cardiogen.models.deformation.template import (
     DeformationTemplate,
@@ -28,7 +27,7 @@ from cardiogen.models.flow import fit_flow
 
 Array = NDArray[np.float64]
 
-_SLIPPING = 4  # fields
+_RANKS = 24, 24  # of slips at rest and beating
 _EJECTED = 0.4  # phase at which draws of the model have ejected: .40, SD .02 in 60
 
 
@@ -93,13 +92,11 @@ def fit_deformation(
         CardiogenError: C28 for too few subjects or only one sex.
     """
     ed, motion = codes.ed.astype(np.float64), codes.motion.astype(np.float64)
-    modes = fit_modes(ed, motion, vertices=len(template.vertices), ed_modes=ed_modes,
-                      fields=fields, motion_modes=motion_modes)  # fmt: skip
+    modes = fit_modes(ed, motion, ed_modes=ed_modes, fields=fields, motion_modes=motion_modes)
     # Velocities alone give hearts the volumes that they have; with slips, strokes do. So without
     # strokes nothing slips.
     plain = VelocityDecoder(template, modes)
-    slips = _slips(modes.fields[:_SLIPPING], codes, template)
-    decoder = VelocityDecoder(template, replace(modes, slips=slips))
+    decoder = VelocityDecoder(template, modes, _slips(modes, codes, template))
     known = [k for k, f in enumerate(codes.factors) if f.age is not None]
     latents = modes.encode(ed[known], motion[known])
     scores = modes.encode(held.ed.astype(np.float64), held.motion.astype(np.float64))
@@ -113,20 +110,22 @@ def fit_deformation(
         scores = np.stack([strokes.scores(decoder, strokes.latent(plain, s)) for s in scores])
 
     subjects = [codes.factors[k] for k in known]
-    gaussian = fit_conditional(latents, subjects)
+    phenotypes = PhenotypeMap.fit(latents, codes.phenotypes[known], known=told)
+    gaussian = fit_conditional(latents, subjects, telling=phenotypes.phenotype_weights)
     hearts = [decoder.heart(s, when) for s, when in zip(scores, fitted.phases, strict=True)]
 
     return DeformationModel(
-        decoder, gaussian, PhenotypeMap.fit(latents, codes.phenotypes[known], known=told),
+        decoder, gaussian, phenotypes,
         noise=FitNoise.of(fitted, np.stack(hearts).reshape(fitted.meshes.shape)), strokes=strokes,
         flow=None if flow is None else fit_flow(gaussian, latents, subjects, flow, seed=seed),
     )  # fmt: skip
 
 
-def _slips(fields: Array, codes: HeartCodes, template: DeformationTemplate) -> Array:
-    """Return what vertices move beside their velocities, see ``modes``, from the hearts shown."""
-    if not codes.shown:
-        return np.zeros((0, *template.vertices.shape))
+def _slips(modes: VelocityModes, codes: HeartCodes, template: DeformationTemplate) -> Slips | None:
+    """Return what vertices move beside their velocities: in motion as in the hearts shown."""
+    if codes.left is None or not codes.shown:
+        return None
+    shapes = (codes.ed - modes.ed_mean) @ modes.ed_modes.T / modes.ed_scale
     motion, left = [], []
     for heart in codes.shown:
         series = codes.motion[heart.number].astype(np.float64)
@@ -139,4 +138,9 @@ def _slips(fields: Array, codes: HeartCodes, template: DeformationTemplate) -> A
         # Beside end diastole: what its own velocity leaves over is no motion.
         left.append((pulled - pulled[:1]).double().numpy())
 
-    return fit_slips(fields, np.concatenate(motion), np.concatenate(left))
+    told = np.concatenate(motion) @ modes.fields.T
+
+    still = codes.left * away_from_insertion(template.vertices, template.topology)[:, None]
+
+    return Slips(*regress_slips(shapes, still, _RANKS[0]),
+                 *regress_slips(told, np.concatenate(left), _RANKS[1]))  # fmt: skip

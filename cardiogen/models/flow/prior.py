@@ -1,8 +1,8 @@
 """The prior that a flow makes of a Gaussian one.
 
-The Gaussian prior given factors is ``z = m + N e + G r``, e and r standard normal: N, lower
-triangular, is the spread that remains with all factors known, and G that of the unknown ones. The
-flow moves ``y = N^-1 (z - m)``: a draw z0 of the Gaussian becomes
+The Gaussian prior given factors is ``z = m + N e + G r``, e and r standard normal: N, square, is
+the spread that remains with all factors known, and G that of the unknown ones. The flow moves
+``y = N^-1 (z - m)``: a draw z0 of the Gaussian becomes
 
     z = z0 + N (flow(y0 | c) - y0),    y0 = N^-1 (z0 - m),
 
@@ -138,4 +138,4 @@ def whitened(gaussian: GaussianMixture, chosen: int, latents: Tensor) -> Tensor:
     factor, away = gaussian.factors[chosen], latents - gaussian.means[chosen]
     root = factor[:, : len(factor)]
 
-    return torch.linalg.solve_triangular(root, away.mT, upper=False).mT
+    return torch.linalg.solve(root, away.mT).mT

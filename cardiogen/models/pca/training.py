@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cardiogen.base import progress
 from cardiogen.data.factors import Factors
-from cardiogen.models.conditional import fit_conditional
+from cardiogen.models.conditional_fit import fit_conditional
 from cardiogen.models.fit_noise import FitNoise
 from cardiogen.models.fitted_meshes import FittedMeshes, fitted_population
 from cardiogen.models.pca.model import PcaModel

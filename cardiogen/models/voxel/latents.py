@@ -17,7 +17,8 @@ from torch import Tensor
 
 from cardiogen.base import CardiogenError
 from cardiogen.data.factors import Factors
-from cardiogen.models.conditional import ConditionalGaussian, fit_conditional
+from cardiogen.models.conditional import ConditionalGaussian
+from cardiogen.models.conditional_fit import fit_conditional
 from cardiogen.models.distributions import GaussianMixture
 from cardiogen.models.protocol import CONDITION_COLUMNS, CONDITION_UNITS
 

@@ -54,6 +54,7 @@ def cohort(codes, beats):
         np.einsum("nk,kfp->nfp", share, codes.motion).astype(np.float32),
         share @ codes.phenotypes,
         factors,
+        np.einsum("nk,kvc->nvc", share, codes.left).astype(np.float32),
         tuple(ShownHeart(k, CODE_PHASES, beats[k]) for k in range(5)),
     )
 

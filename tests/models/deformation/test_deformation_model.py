@@ -1,7 +1,6 @@
 """The deformation model: scores to hearts and back, the protocol, bundles, completion."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from cardiogen.data.sequence import Sequence
 from cardiogen.measure.volumes import mesh_volumes
 from cardiogen.models import encode_condition, load_model, save_model
 from cardiogen.models.deformation.linearized import linearized
-from cardiogen.models.deformation.modes import fit_modes, fit_slips, fourier_series
+from cardiogen.models.deformation.modes import fit_modes, fourier_series
 from cardiogen.models.deformation.posterior import any_health
 from cardiogen.population.pose import typical_pose
 from cardiogen.population.render import render_labels, short_axis_grid
@@ -31,15 +30,14 @@ def latent(small_model):
 
 def test_modes_round_trip_and_have_unit_variance(cohort):
     ed, motion = cohort.ed.astype(float), cohort.motion.astype(float)
-    modes = fit_modes(ed, motion, vertices=9, ed_modes=4, fields=40, motion_modes=4)
-    modes = replace(modes, slips=np.random.default_rng(0).normal(size=(3, 9, 3)))
+    modes = fit_modes(ed, motion, ed_modes=4, fields=40, motion_modes=4)
     scores = modes.encode(ed, motion)
     np.testing.assert_allclose(scores.std(axis=0, ddof=1), 1.0, atol=1e-6)
     np.testing.assert_allclose(scores.mean(axis=0), 0.0, atol=1e-6)
     again = modes.ed_velocity(torch.from_numpy(scores)).flatten(1).numpy()
     np.testing.assert_allclose(again, ed, atol=1e-3 * np.abs(ed).max())
     phases = np.array([0.0, 0.31, 0.62, 1.0])
-    moved, slips = (x.flatten(2).numpy() for x in modes.motion(torch.from_numpy(scores), phases))
+    moved, told = (x.flatten(2).numpy() for x in modes.motion(torch.from_numpy(scores), phases))
     assert (moved[:, 0] == 0).all()
     np.testing.assert_allclose(moved[:, 3], 0.0, atol=1e-9)
     alone = modes.heart_velocities(scores[3], phases)
@@ -47,10 +45,9 @@ def test_modes_round_trip_and_have_unit_variance(cohort):
     np.testing.assert_allclose(alone[1].reshape(4, -1), moved[3], atol=1e-9)
     velocity, found = modes.heart_motion(scores[3], phases)
     np.testing.assert_array_equal(velocity, alone[1])
-    np.testing.assert_allclose(found.reshape(4, -1), slips[3], atol=1e-7)
-    # Fields are orthonormal: velocities tell how vertices slip.
-    told = np.einsum("tp,fp,fvc->tvc", moved[3], modes.fields[:3], modes.slips)
-    np.testing.assert_allclose(found, told, atol=1e-7)
+    np.testing.assert_allclose(found, told[3], atol=1e-7)
+    # Fields are orthonormal: velocities have their coefficients.
+    np.testing.assert_allclose(found, moved[3] @ modes.fields.T, atol=1e-7)
 
 
 def test_fourier_series_recovers_its_coefficients():
@@ -142,14 +139,6 @@ def observed_at(model, latent, phases):
     grid = short_axis_grid(meshes, pose, (6.0, 1.6, 1.6))
     labels = np.stack([render_labels(mesh, model.topology, grid) for mesh in meshes])
     return Sequence(phases=np.asarray(phases), labels=labels, grid=grid, orientation="trusted")
-
-
-def test_slips_are_what_motion_leaves_over():
-    rng = np.random.default_rng(2)
-    fields = np.linalg.qr(rng.normal(size=(7, 2)))[0].T
-    motion, slips = rng.normal(size=(40, 7)), rng.normal(size=(2, 5, 3))
-    left = np.einsum("mf,fvc->mvc", motion @ fields.T, slips)
-    np.testing.assert_allclose(fit_slips(fields, motion, left), slips, rtol=3e-3)
 
 
 @pytest.mark.parametrize("phases", [[0.0], [0.0, 0.3]])
