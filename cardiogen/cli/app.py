@@ -100,6 +100,9 @@ def complete_command(
     samples: Annotated[
         int, typer.Option(help="Draws that show the uncertainty; 20 or more give intervals.")
     ] = 0,
+    overlap: Annotated[
+        bool, typer.Option(help="Label maps of largest expected Dice over the samples.")
+    ] = False,
     seed: Seed = 0,
     space: Space = "ras",
     formats: Formats = "all",
@@ -127,9 +130,9 @@ def complete_command(
 
     folder = complete(
         labels, phases=phase, out=out, label_map=label_map, age=age, sex=sex, height=height,
-        weight=weight, sbp=sbp, frames=frames, samples=samples, seed=seed, space=space,
-        formats=formats, prefer=prefer, orientation=orientation, healthy=healthy, group=group,
-        model=model, allow_extrapolation=allow_extrapolation, overwrite=overwrite,
+        weight=weight, sbp=sbp, frames=frames, samples=samples, overlap=overlap, seed=seed,
+        space=space, formats=formats, prefer=prefer, orientation=orientation, healthy=healthy,
+        group=group, model=model, allow_extrapolation=allow_extrapolation, overwrite=overwrite,
     )  # fmt: skip
     show(str(folder), {"folder": str(folder)}, as_json)
     for note in json.loads((folder / "parameters.json").read_text())["notes"]:

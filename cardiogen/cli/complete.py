@@ -47,6 +47,7 @@ def complete(
     sbp: float | None = None,
     frames: int = 25,
     samples: int = 0,
+    overlap: bool = False,
     seed: int = 0,
     space: Space = "ras",
     formats: str = "all",
@@ -72,6 +73,9 @@ def complete(
         samples: draws from the posterior; ``samples.csv`` has the measures of their meshes (of
             the label maps of a model that has no meshes), and from 20 draws on ``frames.csv``
             the 90 % intervals of these volumes.
+        overlap: make label maps those of the largest expected Dice with the truth over the draws
+            (20 at least), see ``measure.decision``. Where frames were not seen they reach farther
+            than the meshes, which stay the mean heart's, and so do their volumes.
         seed: same seed, same samples.
         space, formats: see :func:`cardiogen.generate`.
         prefer: which geometry of the headers to trust.
@@ -89,13 +93,13 @@ def complete(
 
     Raises:
         CardiogenError: exit 3 for labels that are no heart, exit 2 for phases that do not fit,
-            for mesh files of a model of label maps (U12) and for a group that the model does not
-            know (U01).
+            for mesh files of a model of label maps (U12), for a group that the model does not
+            know and for ``overlap`` of few draws or of draws without meshes (U01).
     """
     from cardiogen.export.heart import parse_formats
     from cardiogen.models.protocol import encode_condition
     from cardiogen.models.store import load_model
-    from cardiogen.synthesis import complete_sequences, cycle_phases
+    from cardiogen.synthesis import complete_sequences, cycle_phases, with_overlap_labels
 
     check_count("--frames", frames, MAX_FRAMES)
     check_seed(seed)
@@ -111,6 +115,11 @@ def complete(
     loaded = load_model(model)
     check_formats(formats, loaded.model)
     check_group(group, loaded.model)
+    if overlap and (samples < _LEAST_DRAWS or loaded.model.topology is None):
+        raise usage_error(
+            "--overlap", f"{samples} draws of a {getattr(loaded.model, 'kind', '')} model",
+            f"at least {_LEAST_DRAWS} draws of a model of meshes", f"--samples {_LEAST_DRAWS}",
+        )  # fmt: skip
     observed = observed.with_(group=group)
     condition = encode_condition(factors)
     outside: str | None = None
@@ -128,6 +137,8 @@ def complete(
             seed=seed, grid=observed.grid, factors=factors,
             subject_id=Path(labels[0]).name.split(".")[0],
         )  # fmt: skip
+        if overlap:
+            mean = with_overlap_labels(mean, draws)
         parameters = {
             "command": "complete",
             "inputs": [Path(file).name for file in labels],
@@ -135,6 +146,7 @@ def complete(
             "healthy": healthy,
             "group": group,
             "samples": samples,
+            "overlap": overlap,
             "seed": seed,
             "extrapolated": outside is not None,
             "extrapolation_reason": outside,

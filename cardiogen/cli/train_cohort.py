@@ -12,12 +12,8 @@ from cardiogen.cli.requests import check_apart
 from cardiogen.data.cohort import load_sequence, read_cohort
 from cardiogen.data.sequence import Orientation, Sequence
 from cardiogen.engine.config import DeformationTraining
-from cardiogen.models.deformation.cohort import (
-    adapt,
-    encode_cohort,
-    observed_codes,
-    require_enough,
-)
+from cardiogen.models.deformation.cohort import encode_cohort, observed_codes, require_enough
+from cardiogen.models.deformation.cohort_model import adapt
 from cardiogen.models.deformation.model import DeformationModel
 from cardiogen.models.store import LoadedModel, load_model, save_model
 

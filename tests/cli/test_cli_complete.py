@@ -69,6 +69,19 @@ def test_cycle_lies_on_the_grid_of_the_input_and_begins_with_it(run, tmp_path, e
             low, mesh, high = (float(row[f"{side} mesh {part}(mL)"])
                                for part in ("lower 90 % ", "", "upper 90 % "))  # fmt: skip
             assert low < mesh < high
+    # Maps of the largest expected overlap reach farther where nothing was seen; meshes do not.
+    ran = run("complete", ed_map, "--label-map", "ukbb", "--age", "70", "--sex", "F", "--samples",
+              "20", "--overlap", "--out", "y", *FEW)  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert json.loads((tmp_path / "y" / "parameters.json").read_text())["overlap"] is True
+    wide, apart = np.asarray(nib.load(tmp_path / "y" / "labels.nii.gz").dataobj), []
+    for k, (row, other) in enumerate(zip(frames, rows_of(tmp_path / "y" / "frames.csv"),
+                                         strict=True)):  # fmt: skip
+        assert row["LV mesh (mL)"] == other["LV mesh (mL)"]
+        apart.append(np.count_nonzero(wide[..., k] != after[..., k]))
+        assert dice(wide[..., k] > 0, after[..., k] > 0) > 0.85
+    assert apart[0] < apart[2]
+    assert np.count_nonzero(wide[..., 2]) > np.count_nonzero(after[..., 2])
     # What was seen is known better than what was not.
     widths = [float(r["LV mesh upper 90 % (mL)"]) - float(r["LV mesh lower 90 % (mL)"])
               for r in frames]  # fmt: skip
@@ -158,5 +171,6 @@ def test_requests_that_are_refused(refused, tmp_path, ed_map):
     refused(*one[:-1], tmp_path, "--overwrite", status=8, code="O02", words="ed.nii.gz")
     refused("complete", "ed.nii.gz", "--out", "x", status=2, code="U11", words="--label-map")
     refused(*one, "--samples", "-1", status=2, code="U01", words="--samples")
+    refused(*one, "--samples", "19", "--overlap", status=2, code="U01", words="--overlap")
     refused(*one, "--age", "17", status=5, code="D01")
     refused(*one, "--label-map", "mine", status=2, code="U11")

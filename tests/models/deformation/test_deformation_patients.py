@@ -16,7 +16,6 @@ from cardiogen.models.cycle import fourier_basis
 from cardiogen.models.deformation.adaptation import MotionGivenShape, logit, shape_features
 from cardiogen.models.deformation.cohort import (
     CohortCodes,
-    adapt,
     by_stage,
     cohort_codes,
     ed_features,
@@ -24,6 +23,7 @@ from cardiogen.models.deformation.cohort import (
     ejection_fractions,
     observed_codes,
 )
+from cardiogen.models.deformation.cohort_model import adapt
 from cardiogen.models.deformation.encoding import EncodedHeart
 from cardiogen.models.deformation.individual import own_modes, seen_motion
 from cardiogen.models.deformation.label_codes import LabelFitter
