@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cardiogen.base import CardiogenError, keyed_seed
+from cardiogen.base import CardiogenError, keyed_seed, progress
 from cardiogen.data.factors import Factors
 from cardiogen.data.grid import Grid
 from cardiogen.data.labels import Structure
@@ -239,27 +239,25 @@ def complete_sequences(
     ]  # fmt: skip
 
 
-def with_overlap_labels(mean: Sequence, draws: Listing[Sequence]) -> Sequence:
-    """Return a completed heart with the label maps whose expected Dice over draws is large.
+def labels_of_draws(draws: Listing[Sequence], grid: Grid) -> NDArray[np.uint8]:
+    """Return the label maps ``(T, D, H, W)`` whose expected Dice over draws is large.
 
-    Its meshes stay the mean's. Where frames were not seen these maps reach farther than it: see
-    ``measure.decision``.
+    Where frames were not seen they reach farther than those of the mean: see ``measure.decision``.
 
     Args:
-        mean: with label maps.
-        draws: meshes at the same phases, in the same world.
+        draws: meshes at the same phases, in the same world; one at least.
+        grid: where label maps are wanted.
     """
-    if mean.labels is None or not draws or any(draw.vertices is None for draw in draws):
-        raise ValueError("mean must have label maps and draws meshes, one draw at least")
-    frames = []
-    for number in range(len(mean.phases)):
-        counts = np.zeros((len(STRUCTURES), *mean.labels.shape[1:]))
+    if not draws or any(draw.vertices is None for draw in draws):
+        raise ValueError("draws must be meshes, one at least")
+    structures, frames = np.reshape(STRUCTURES, (-1, 1, 1, 1)), []
+    for number in progress(range(len(draws[0].phases)), "label maps of the samples"):
+        counts = np.zeros((len(STRUCTURES), *grid.shape), dtype=np.uint16)
         for draw in draws:
-            labels = render_labels(draw.vertices[number], draw.topology, mean.grid)
-            counts += labels == np.reshape(STRUCTURES, (-1, 1, 1, 1))
+            counts += render_labels(draw.vertices[number], draw.topology, grid) == structures
         frames.append(overlap_labels(counts / len(draws)))
 
-    return mean.with_(labels=np.stack(frames))
+    return np.stack(frames)
 
 
 _MOST_TRIES = 100

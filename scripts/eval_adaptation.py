@@ -38,7 +38,7 @@ from cardiogen.models.deformation.patients import encoded_posterior
 from cardiogen.models.protocol import Posterior, encode_condition
 from cardiogen.models.store import load_model
 from cardiogen.population.render import render_labels
-from cardiogen.synthesis import with_overlap_labels
+from cardiogen.synthesis import labels_of_draws
 
 STRUCTURES = (Structure.LV, Structure.MYO, Structure.RV)
 CHAMBERS = (Structure.LV, Structure.RV)
@@ -65,11 +65,11 @@ def prediction_row(
     systole = own.end_systole(latent)
     meshes = posterior.pose.to_world(own.decode(latent, [0.0, systole]))
     guess = render_labels(meshes[1], topology, truth.grid)
-    mean = truth.with_(labels=guess[None], vertices=meshes[1:], topology=topology,
-                       phases=np.array([systole]), ed=0, es=None)  # fmt: skip
     best = guess
     if samples:
-        best = with_overlap_labels(mean, draws(own, mean, posterior)).labels[0]
+        mean = truth.with_(labels=None, images=None, vertices=meshes[1:], topology=topology,
+                           phases=np.array([systole]), ed=0, es=None)  # fmt: skip
+        best = labels_of_draws(draws(own, mean, posterior), truth.grid)[0]
     ed, es = truth.labels[truth.ed], truth.labels[truth.es]
     row: dict[str, object] = {"subject": truth.subject_id}
     for s, (kind, labels) in product(STRUCTURES, (("", guess), (" best", best))):

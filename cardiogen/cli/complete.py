@@ -73,9 +73,9 @@ def complete(
         samples: draws from the posterior; ``samples.csv`` has the measures of their meshes (of
             the label maps of a model that has no meshes), and from 20 draws on ``frames.csv``
             the 90 % intervals of these volumes.
-        overlap: make label maps those of the largest expected Dice with the truth over the draws
-            (20 at least), see ``measure.decision``. Where frames were not seen they reach farther
-            than the meshes, which stay the mean heart's, and so do their volumes.
+        overlap: write ``labels_overlap.nii.gz`` as well, the label maps of the largest expected
+            Dice with the truth over the draws (20 at least), see ``measure.decision``. Nothing is
+            measured on them: where frames were not seen they reach farther than the mean heart.
         seed: same seed, same samples.
         space, formats: see :func:`cardiogen.generate`.
         prefer: which geometry of the headers to trust.
@@ -99,7 +99,7 @@ def complete(
     from cardiogen.export.heart import parse_formats
     from cardiogen.models.protocol import encode_condition
     from cardiogen.models.store import load_model
-    from cardiogen.synthesis import complete_sequences, cycle_phases, with_overlap_labels
+    from cardiogen.synthesis import complete_sequences, cycle_phases, labels_of_draws
 
     check_count("--frames", frames, MAX_FRAMES)
     check_seed(seed)
@@ -115,11 +115,8 @@ def complete(
     loaded = load_model(model)
     check_formats(formats, loaded.model)
     check_group(group, loaded.model)
-    if overlap and (samples < _LEAST_DRAWS or loaded.model.topology is None):
-        raise usage_error(
-            "--overlap", f"{samples} draws of a {getattr(loaded.model, 'kind', '')} model",
-            f"at least {_LEAST_DRAWS} draws of a model of meshes", f"--samples {_LEAST_DRAWS}",
-        )  # fmt: skip
+    if overlap:
+        _check_overlap(samples, formats, has_meshes=loaded.model.topology is not None)
     observed = observed.with_(group=group)
     condition = encode_condition(factors)
     outside: str | None = None
@@ -137,8 +134,6 @@ def complete(
             seed=seed, grid=observed.grid, factors=factors,
             subject_id=Path(labels[0]).name.split(".")[0],
         )  # fmt: skip
-        if overlap:
-            mean = with_overlap_labels(mean, draws)
         parameters = {
             "command": "complete",
             "inputs": [Path(file).name for file in labels],
@@ -161,10 +156,26 @@ def complete(
             parameters=parameters,
             options=OutputOptions(space=space, formats=chosen, label_map=label_map),
             extra_frames=_intervals(draws),
+            overlap=labels_of_draws(draws, observed.grid) if overlap else None,
         )
         if draws:
             _write_samples(temporary, draws, extrapolated=outside is not None)
     return folder
+
+
+def _check_overlap(samples: int, formats: str, *, has_meshes: bool) -> None:
+    """Refuse ``--overlap`` of what gives no such label maps."""
+    from cardiogen.export.heart import parse_formats
+
+    if not has_meshes:
+        raise usage_error("--overlap", "a model of label maps", "a model of meshes",
+                          "--model deformation, or no --overlap")  # fmt: skip
+    if samples < _LEAST_DRAWS:
+        raise usage_error("--overlap", f"{samples} draws", f"{_LEAST_DRAWS} at least",
+                          f"--samples {_LEAST_DRAWS}")  # fmt: skip
+    if "nifti" not in parse_formats(formats):
+        raise usage_error("--overlap", f"--format {formats}", "nifti among the formats",
+                          "--format all")  # fmt: skip
 
 
 def read_observed(

@@ -13,6 +13,9 @@ from cardiogen.base import Note
 from cardiogen.data.factors import Factors
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from cardiogen.data.sequence import Sequence
     from cardiogen.export.heart import Format
     from cardiogen.export.space import Space
@@ -55,8 +58,12 @@ def write_one(
     parameters: Mapping[str, object],
     options: OutputOptions,
     extra_frames: Mapping[str, Iterable[float]] | None = None,
+    overlap: NDArray[np.uint8] | None = None,
 ) -> dict[str, float]:
-    """Measure a heart and write its files into an existing folder; returns its measures."""
+    """Measure a heart and write its files into an existing folder; returns its measures.
+
+    Nothing is measured on ``overlap``, see ``export.write_heart``.
+    """
     from cardiogen.export import reference_bands, write_heart
     from cardiogen.measure.volumes import measure_sequence
 
@@ -83,6 +90,7 @@ def write_one(
         space=options.space,
         formats=options.formats,
         label_map=options.label_map,
+        overlap=overlap,
         reference_bands=reference_bands(sequence.factors or Factors()),
     )
     return measures

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from cardiogen.base import CardiogenError, atomic_write, write_json
 from cardiogen.data.labels import encode_labels
@@ -60,6 +61,7 @@ def write_heart(
     label_map: str = "ukbb",
     reference_bands: Mapping[str, tuple[float, float]] | None = None,
     point_data: Mapping[str, ArrayLike] | None = None,
+    overlap: NDArray[np.uint8] | None = None,
     overwrite: bool = False,
 ) -> list[Path]:
     """Write the files of one heart; what the sequence lacks (labels or meshes) is left out.
@@ -78,6 +80,7 @@ def write_heart(
         label_map: codes of ``labels.nii.gz``.
         reference_bands: lower and upper limits of measures by column for the picture, as
             ``reference_bands(factors)`` finds them.
+        overlap: other label maps of the same frames, for ``labels_overlap.nii.gz``.
         point_data: further vertex scalars ``(T, V)`` by name, e.g. wall thickness.
         overwrite: whether existing files may be replaced.
 
@@ -96,6 +99,10 @@ def write_heart(
     written: list[Path] = []
     if "nifti" in formats and sequence.labels is not None:
         written += _write_labels(folder, sequence, label_map, marks, overwrite)
+        if overlap is not None:
+            path = folder / "labels_overlap.nii.gz"
+            other = sequence.with_(labels=overlap)
+            written.append(_write_label_maps(path, other, label_map, marks, overwrite))
     if sequence.vertices is not None:
         written += _write_meshes(
             folder, sequence, formats, space, marks, point_data or {}, overwrite
@@ -129,9 +136,16 @@ def write_heart(
 def _write_labels(
     folder: Path, sequence: Sequence, label_map: str, marks: Marks, overwrite: bool
 ) -> list[Path]:
+    path = _write_label_maps(folder / "labels.nii.gz", sequence, label_map, marks, overwrite)
+
+    return [path, write_label_names(folder / "labels.txt", label_map, overwrite=overwrite)]
+
+
+def _write_label_maps(
+    path: Path, sequence: Sequence, label_map: str, marks: Marks, overwrite: bool
+) -> Path:
     from cardiogen.data.nifti_write import write_image
 
-    path = folder / "labels.nii.gz"
     codes = encode_labels(sequence.labels, label_map)
     names = " ".join(f"{code}={name}" for code, name in code_names(label_map).items() if code)
     origin = " ".join(marks.words) or "labels"
@@ -143,7 +157,8 @@ def _write_labels(
         description=f"cardiogen {origin} {label_map}: {names}",
         overwrite=overwrite,
     )
-    return [path, write_label_names(folder / "labels.txt", label_map, overwrite=overwrite)]
+
+    return path
 
 
 def _write_meshes(

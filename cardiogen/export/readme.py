@@ -14,6 +14,7 @@ _EXPLANATIONS = {
     "preview.png": "Picture: slices and meshes at ED and ES, volume curves. Look here first.",
     "heart.glb": "Beating heart (glTF 2.0) for browsers, slides, Blender. LV red, RV blue.",
     "labels.nii.gz": "Label maps of all frames (4D NIfTI). Codes: {codes} (map {label_map}).",
+    "labels_overlap.nii.gz": "Label maps of the largest expected Dice over the samples.",
     "labels.txt": "Names and colors of the label codes, for ITK-SNAP.",
     "heart.pvd": "Mesh series for ParaView: plays mesh/frame_XXX.vtp in time.",
     "mesh/": "Mesh of every frame (VTP), one topology; AHA segments, regions, displacement.",

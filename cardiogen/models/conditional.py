@@ -27,6 +27,7 @@ from cardiogen.models.protocol import CONDITION_COLUMNS, CONDITION_UNITS
 Array = NDArray[np.float64]
 
 SEXES = ("F", "M")
+_MOST_COND = 1e8
 # A condition is refused where fewer than one in 10,000 training subjects would be as unusual:
 # 99.99 % quantiles of chi-squared with 1, 2 and 3 degrees of freedom. As literals, since importing
 # scipy.special for them would cost every command a third of a second.
@@ -88,8 +89,11 @@ class ConditionalGaussian:
         return dict(zip(names, self.factor_range.tolist(), strict=True))
 
     def require_positive(self) -> None:
-        """Refuse (ValueError) factors that no covariance of theirs allows."""
+        """Refuse (ValueError) factors and latents that no covariance of theirs allows."""
         np.linalg.cholesky(self.factor_covariance)
+        for matrix in (self.residual_axes, self.residual_tril):
+            if not np.linalg.cond(matrix) < _MOST_COND:
+                raise ValueError("latents without a spread of their own")
 
     def check_condition(self, condition: Tensor) -> None:
         """Refuse a factor outside its training range (D01) or an unseen combination (D02)."""

@@ -15,6 +15,7 @@ from cardiogen.models.conditional import SEXES, ConditionalGaussian, features, r
 Array = NDArray[np.float64]
 
 _MIN_SUBJECTS = 20
+_APART = 0.05
 
 
 def fit_conditional(
@@ -26,8 +27,9 @@ def fit_conditional(
         latents: of the subjects.
         subjects: their factors.
         telling: slopes ``(P, Z)`` of phenotypes that are linear in latents. Their spreads at every
-            sex and age then are those of the subjects, however many latents they are made of. By
-            default this holds of the latents themselves.
+            sex and age then are those of the subjects, however many latents they are made of; a
+            phenotype that the ones before it tell but for 5 % has none of its own. By default
+            this holds of the latents themselves.
 
     Raises:
         CardiogenError: C28 for too few subjects or only one sex.
@@ -58,14 +60,23 @@ def fit_conditional(
 
 
 def _axes(residual: Array, telling: Array) -> Array:
-    """Return axes ``(Z, Z)`` along which residuals are white; the first P tell the phenotypes.
+    """Return axes M ``(Z, Z)``: the first P rows of ``M^-1`` are the slopes that tell phenotypes.
 
-    The others follow the latents in their order.
+    Along the others, which follow the latents in their order, residuals are white and without
+    correlation to the phenotypes.
     """
     tril = _tril(residual, len(residual), ridge=np.eye(residual.shape[1]))
+    # Phenotypes that others tell already would make axes of next to nothing.
+    _, upper = np.linalg.qr(tril.T @ telling.T)
+    apart = np.abs(np.diag(upper)) > _APART * np.linalg.norm(upper, axis=0)[: len(upper)]
+    telling = telling[: len(upper)][apart]
     every = np.concatenate([telling.T, np.eye(len(tril))], axis=1)
 
-    return tril @ np.linalg.qr(tril.T @ every)[0]
+    ways, upper = np.linalg.qr(tril.T @ every)
+    axes, count = tril @ ways, len(telling)
+    axes[:, :count] = axes[:, :count] @ np.linalg.inv(upper[:count, :count].T)
+
+    return axes
 
 
 def _tril(rows: Array, freedom: int, *, ridge: Array) -> Array:

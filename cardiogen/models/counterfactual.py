@@ -6,7 +6,8 @@ covariance. The residual e is the identity of a heart; under factors c' it becom
     z' = m(c') + L(c') L(c)^-1 (z - m(c)).
 
 With all factors known, and spreads that differ along the latents themselves, ``L' L^-1`` is the
-ratio ``S(x') / S(x)`` of ``models.conditional``. Factors that are not known move with those that
+ratio ``S(x') / S(x)`` of ``models.conditional``; along other axes it is the triangular matrix that
+makes the one covariance of the other. Factors that are not known move with those that
 change, as they do between people: without height the mean heart of 80 years is that of people as
 tall as those of 80 years are. Hearts drawn from p(z | c) so become hearts drawn from p(z | c').
 

@@ -74,10 +74,12 @@ def test_cycle_lies_on_the_grid_of_the_input_and_begins_with_it(run, tmp_path, e
               "20", "--overlap", "--out", "y", *FEW)  # fmt: skip
     assert ran.code == 0, ran.err
     assert json.loads((tmp_path / "y" / "parameters.json").read_text())["overlap"] is True
-    wide, apart = np.asarray(nib.load(tmp_path / "y" / "labels.nii.gz").dataobj), []
-    for k, (row, other) in enumerate(zip(frames, rows_of(tmp_path / "y" / "frames.csv"),
-                                         strict=True)):  # fmt: skip
-        assert row["LV mesh (mL)"] == other["LV mesh (mL)"]
+    for name in ("measures.csv", "frames.csv", "labels.nii.gz"):
+        assert (tmp_path / "y" / name).read_bytes() == (tmp_path / "x" / name).read_bytes()
+    assert "labels_overlap.nii.gz" in (tmp_path / "y" / "README.txt").read_text()
+    assert not (tmp_path / "x" / "labels_overlap.nii.gz").exists()
+    wide, apart = np.asarray(nib.load(tmp_path / "y" / "labels_overlap.nii.gz").dataobj), []
+    for k in range(len(frames)):
         apart.append(np.count_nonzero(wide[..., k] != after[..., k]))
         assert dice(wide[..., k] > 0, after[..., k] > 0) > 0.85
     assert apart[0] < apart[2]
@@ -171,6 +173,8 @@ def test_requests_that_are_refused(refused, tmp_path, ed_map):
     refused(*one[:-1], tmp_path, "--overwrite", status=8, code="O02", words="ed.nii.gz")
     refused("complete", "ed.nii.gz", "--out", "x", status=2, code="U11", words="--label-map")
     refused(*one, "--samples", "-1", status=2, code="U01", words="--samples")
-    refused(*one, "--samples", "19", "--overlap", status=2, code="U01", words="--overlap")
+    refused(*one, "--samples", "19", "--overlap", status=2, code="U01", words="--samples 20")
+    refused(*one, "--samples", "20", "--overlap", "--format", "csv", status=2, code="U01",
+            words="--format")  # fmt: skip
     refused(*one, "--age", "17", status=5, code="D01")
     refused(*one, "--label-map", "mine", status=2, code="U11")

@@ -95,6 +95,7 @@ def cut(name, axis):
 @pytest.mark.parametrize(
     ("name", "axis"),
     [("mean", 0), ("ed_modes", 1), ("motion_modes", 1), ("slopes", 1), ("residual_tril", 0),
+     ("residual_axes", 1),
      ("factor_covariance", 0), ("factor_range", 1), ("residual_slopes", 1)],
 )  # fmt: skip
 def test_store_refuses_tensors_that_do_not_fit_each_other(saved, name, axis):
@@ -110,7 +111,8 @@ def test_store_refuses_missing_and_unknown_tensors(saved):
 
 
 @pytest.mark.parametrize(
-    ("name", "factor"), [("residual_tril", 0.0), ("factor_covariance", -1.0), ("scale", 1e30)]
+    ("name", "factor"),
+    [("residual_tril", 0.0), ("residual_axes", 0.0), ("factor_covariance", -1.0), ("scale", 1e30)],
 )
 def test_store_refuses_weights_that_describe_no_heart(saved, name, factor):
     reseal(saved, tensors=lambda t: t.update({name: t[name] * np.float32(factor)}))

@@ -16,6 +16,7 @@ from cardiogen.models.deformation.codes import CodeFitter
 from cardiogen.models.deformation.modes import fourier_series
 from cardiogen.models.deformation.phenotypes import mesh_phenotypes
 from cardiogen.models.deformation.template import population_template
+from cardiogen.ops.threads import one_thread
 from cardiogen.population.anatomy import heart_vertices
 from cardiogen.population.heart import training_heart
 
@@ -138,13 +139,9 @@ def population_codes(count: int, seed: int, *, first: int = 0, jobs: int = 1) ->
 
 def _share(seed: int, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, HeartCodes]]:
     """Return what one process makes, on one thread: sums of others would have other bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         fitter = CodeFitter(population_template())
         return [(a, _group(fitter, seed, a, b)) for a, b in progress(ranges, "velocity codes")]
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _group(fitter: CodeFitter, seed: int, first: int, last: int) -> HeartCodes:

@@ -49,7 +49,8 @@ class _Linearized:
         self.phases = np.append(phases, extra)
 
     def __call__(self, latent: Array) -> tuple[Array, Array]:
-        scores = self.model.scores(latent) if self.beats else latent
+        # Drawn back where motion folds, hearts would not depend smoothly on latents.
+        scores = self.model.solved_scores(latent) if self.beats else latent
         here, ratios = self._hearts(scores[None])
         meshes = here[0]
         slopes = np.zeros((len(scores), meshes.size))

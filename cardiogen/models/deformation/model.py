@@ -5,7 +5,8 @@ them; ``p(z | factors)`` is ``models.conditional``. A model of one cohort or hea
 With a flow (``models.flow``) draws come from what it makes of that Gaussian; posteriors and ageing
 go by the Gaussian itself.
 Every latent decodes to a heart at any phases, and its cycle closes exactly. An exponential folds
-only where a velocity is too steep for its lattice: ``steepness`` sees to that.
+only where a velocity is too steep for its lattice: ``steepness`` sees to that in motion that was
+not seen.
 """
 
 from __future__ import annotations
@@ -131,22 +132,29 @@ class DeformationModel:
         return self.decoder.beating(shape, scores, when)
 
     def scores(self, latent: Array, shape: Tensor | None = None) -> Array:
-        """Return the scores ``(Z,)`` of a latent ``(Z,)``, whose motion does not fold.
+        """Return the scores ``(Z,)`` of a latent ``(Z,)``, motion drawn back where it would fold.
+
+        Nothing is drawn back without strokes, as in models adapted to a cohort, nor where the
+        motion of one heart was seen: these have fields of their own and follow it.
 
         Args:
-            latent: of a heart; that of a model of one heart may fold, to follow what was seen.
+            latent: of a heart.
             shape: what ``solver.shape`` makes of it, if that is known.
         """
-        strokes = self.strokes
-        if strokes is None:
-            return latent
-        if self.solver is not self.decoder:
-            return strokes.scores(self.solver, latent, shape)
+        seen = len(self.decoder.modes.fields) > len(self.solver.modes.fields)
+        if self.strokes is None or seen:
+            return self.solved_scores(latent, shape)
 
         return unfolded_scores(
-            self.decoder, latent, strokes.stroke_mean,
-            lambda z: strokes.scores(self.solver, z, shape),
-        )  # fmt: skip
+            self.solver, latent, self.strokes.stroke_mean, lambda z: self.solved_scores(z, shape)
+        )
+
+    def solved_scores(self, latent: Array, shape: Tensor | None = None) -> Array:
+        """Return the scores ``(Z,)`` that eject as a latent ``(Z,)`` tells; they may fold."""
+        if self.strokes is None:
+            return latent
+
+        return self.strokes.scores(self.solver, latent, shape)
 
     def latent(self, scores: Array) -> Array:
         """Return the latent ``(Z,)`` of scores ``(Z,)``."""

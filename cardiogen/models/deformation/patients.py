@@ -152,8 +152,8 @@ def own_model(model: DeformationModel, latent: Array, heart: EncodedHeart) -> De
 
     Vertices follow what was seen and do not slip there.
     """
-    scores = model.scores(latent)
     later = np.mod(heart.phases, 1.0) != 0
+    scores = model.solved_scores(latent) if later.any() else model.scores(latent)
     modes = own_modes(
         model.decoder.modes, scores, heart.ed.double().numpy().ravel(), heart.phases[later],
         heart.motion.flatten(1).double().numpy()[later],

@@ -7,7 +7,8 @@ the velocities of all hearts alike leave over,
     X + sum_r (W s)_r D_r + sum_q (U c_t)_q G_q,
 
 s the scores of end diastole and c_t the coefficients of the fields in frame t. Both maps are
-regressions of reduced rank (Izenman, J Multivar Anal 1975) on hearts whose meshes are known.
+regressions of reduced rank (Izenman, J Multivar Anal 1975) on hearts whose meshes are known,
+without constants: at s = 0 and c = 0 nothing slips.
 Velocities that follow label maps leave nothing over: models of what was seen have no slips.
 """
 

@@ -27,6 +27,7 @@ from torch import Tensor
 from cardiogen.models.distributions import GaussianMixture
 from cardiogen.models.flow.network import END, LatentFlow
 from cardiogen.models.protocol import CONDITION_COLUMNS
+from cardiogen.ops.threads import one_thread
 
 SEX = CONDITION_COLUMNS.index("sex")
 _FINE = 32  # steps of a density
@@ -138,4 +139,6 @@ def whitened(gaussian: GaussianMixture, chosen: int, latents: Tensor) -> Tensor:
     factor, away = gaussian.factors[chosen], latents - gaussian.means[chosen]
     root = factor[:, : len(factor)]
 
-    return torch.linalg.solve(root, away.mT).mT
+    # The bits of this solution would depend on the number of threads.
+    with one_thread():
+        return torch.linalg.solve(root, away.mT).mT
