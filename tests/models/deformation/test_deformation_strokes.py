@@ -9,10 +9,13 @@ import torch
 from cardiogen.data.factors import Factors
 from cardiogen.data.labels import Structure
 from cardiogen.measure.volumes import mesh_volumes
+from cardiogen.models.deformation.encoding import EncodedHeart
 from cardiogen.models.deformation.model import DeformationModel
+from cardiogen.models.deformation.patients import own_model
 from cardiogen.models.deformation.strokes import Ejection, _secant
 from cardiogen.models.deformation.training import fit_deformation
 from cardiogen.models.protocol import encode_condition
+from cardiogen.population.pose import typical_pose
 
 UNKNOWN = encode_condition(Factors())
 
@@ -109,3 +112,26 @@ def test_hearts_without_factors_teach_modes_alone(cohort, held, template):
     whole = fit_deformation(cohort, *held, template, **sizes)
     np.testing.assert_array_equal(model.decoder.modes.ed_modes, whole.decoder.modes.ed_modes)
     assert not np.array_equal(model.latents.slopes, whole.latents.slopes)
+
+
+def test_motion_that_was_seen_is_not_drawn_back(small_model, latents, monkeypatch):
+    typical = small_model.strokes.stroke_mean
+
+    def halfway(decoder, latent, mean, solve):
+        return solve((latent + mean) / 2)
+
+    monkeypatch.setattr("cardiogen.models.deformation.model.unfolded_scores", halfway)
+    latent, phases = latents[2], np.array([0.0, 0.4])
+    raw, drawn = small_model.solved_scores(latent), small_model.scores(latent)
+    assert np.abs(raw - drawn).max() > 0.1
+    np.testing.assert_array_equal(drawn, small_model.solved_scores((latent + typical) / 2))
+    ed, motion = small_model.decoder.modes.heart_velocities(raw, phases)
+    heart = EncodedHeart(typical_pose(), torch.from_numpy(ed).float(),
+                         torch.from_numpy(motion).float(), phases)  # fmt: skip
+    own = own_model(small_model, latent, heart)
+    shown = heart.pose.to_heart(heart.meshes(small_model.decoder))
+    np.testing.assert_allclose(own.decode(torch.from_numpy(latent), phases), shown, atol=0.05)
+    # Of end diastole alone the motion is the model's, and drawn back as in the model.
+    still = replace(heart, motion=heart.motion[:1], phases=phases[:1])
+    own = own_model(small_model, latent, still)
+    np.testing.assert_array_equal(own.scores(latent), drawn)
