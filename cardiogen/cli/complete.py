@@ -116,7 +116,7 @@ def complete(
     check_formats(formats, loaded.model)
     check_group(group, loaded.model)
     if overlap:
-        _check_overlap(samples, formats, has_meshes=loaded.model.topology is not None)
+        _check_overlap(samples, chosen, has_meshes=loaded.model.topology is not None)
     observed = observed.with_(group=group)
     condition = encode_condition(factors)
     outside: str | None = None
@@ -163,18 +163,16 @@ def complete(
     return folder
 
 
-def _check_overlap(samples: int, formats: str, *, has_meshes: bool) -> None:
-    """Refuse ``--overlap`` of what gives no such label maps."""
-    from cardiogen.export.heart import parse_formats
-
+def _check_overlap(samples: int, formats: Listing[str], *, has_meshes: bool) -> None:
+    """Refuse (U01) ``--overlap`` of what gives no such label maps."""
     if not has_meshes:
         raise usage_error("--overlap", "a model of label maps", "a model of meshes",
                           "--model deformation, or no --overlap")  # fmt: skip
     if samples < _LEAST_DRAWS:
         raise usage_error("--overlap", f"{samples} draws", f"{_LEAST_DRAWS} at least",
                           f"--samples {_LEAST_DRAWS}")  # fmt: skip
-    if "nifti" not in parse_formats(formats):
-        raise usage_error("--overlap", f"--format {formats}", "nifti among the formats",
+    if "nifti" not in formats:
+        raise usage_error("--overlap", f"--format {','.join(formats)}", "nifti among the formats",
                           "--format all")  # fmt: skip
 
 

@@ -63,29 +63,30 @@ class VelocityModes:
 
     def encode(self, ed: Array, motion: Array) -> Array:
         """Return the scores ``(N, S)`` of velocities ``(N, P)`` and series ``(N, K2, P)``."""
-        shape = (ed - self.ed_mean) @ self.ed_modes.T / self.ed_scale
         series = np.einsum("nkp,fp->nfk", motion, self.fields).reshape(len(ed), -1)
         beat = (series - self.motion_mean) @ self.motion_modes.T / self.motion_scale
 
-        return np.concatenate([shape, beat], axis=1)
+        return np.concatenate([self.encode_ed(ed), beat], axis=1)
+
+    def encode_ed(self, ed: Array) -> Array:
+        """Return the scores ``(N, R1)`` of velocities at end diastole ``(N, P)``."""
+        return (ed - self.ed_mean) @ self.ed_modes.T / self.ed_scale
 
     def heart_velocities(self, scores: Array, phases: ArrayLike) -> tuple[Array, Array]:
         """Return v_ed ``(3, A)`` and v_t ``(T, 3, A)`` mm of one heart ``(S,)``.
 
         einsum without BLAS: the same bits for any number of threads and phases.
         """
-        shape, beat = scores[: self.ed_size], scores[self.ed_size :]
-        ed = self.ed_mean + np.einsum("r,rp->p", shape * self.ed_scale, self.ed_modes)
-        motion = np.einsum("tf,fp->tp", self._coefficients(beat, phases), self.fields)
-
-        return ed.reshape(3, -1), motion.reshape(len(motion), 3, len(ed) // 3)
+        shape = scores[: self.ed_size] * self.ed_scale
+        ed = self.ed_mean + np.einsum("r,rp->p", shape, self.ed_modes)
+        return ed.reshape(3, -1), self.heart_motion(scores, phases)[0]
 
     def heart_motion(self, scores: Array, phases: ArrayLike) -> tuple[Array, Array]:
         """Return v_t ``(T, 3, A)`` and the fields' coefficients ``(T, F)`` mm of one heart."""
         told = self._coefficients(scores[self.ed_size :], phases)
         motion = np.einsum("tf,fp->tp", told, self.fields)
 
-        return motion.reshape(len(motion), 3, -1), told
+        return motion.reshape(len(motion), 3, self.ed_mean.size // 3), told
 
     def _coefficients(self, beat: Array, phases: ArrayLike) -> Array:
         """Return the coefficients of the fields ``(T, F)``, mm, of one heart."""

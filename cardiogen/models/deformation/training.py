@@ -125,7 +125,6 @@ def _slips(modes: VelocityModes, codes: HeartCodes, template: DeformationTemplat
     """Return what vertices move beside their velocities: in motion as in the hearts shown."""
     if codes.left is None or not codes.shown:
         return None
-    shapes = (codes.ed - modes.ed_mean) @ modes.ed_modes.T / modes.ed_scale
     motion, left = [], []
     for heart in codes.shown:
         series = codes.motion[heart.number].astype(np.float64)
@@ -142,5 +141,5 @@ def _slips(modes: VelocityModes, codes: HeartCodes, template: DeformationTemplat
 
     still = codes.left * away_from_insertion(template.vertices, template.topology)[:, None]
 
-    return Slips(*regress_slips(shapes, still, _RANKS[0]),
+    return Slips(*regress_slips(modes.encode_ed(codes.ed), still, _RANKS[0]),
                  *regress_slips(told, np.concatenate(left), _RANKS[1]))  # fmt: skip
