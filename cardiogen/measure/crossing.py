@@ -8,7 +8,10 @@ opposite to it is tried; faces that share an edge meet there and are left to the
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+
+from cardiogen.ops.kernels import cpu_kernels
 
 # Six times the volume of a tetrahedron, mm^3, below which four points count as one plane. Float64
 # at 1,000 mm from the origin leaves errors of 1e-10 mm^3 for triangles of some mm.
@@ -19,7 +22,8 @@ _CHUNK = 200_000
 def crossing_faces(vertices: ArrayLike, faces: ArrayLike) -> NDArray[np.int64]:
     """Return the pairs of faces that cross each other.
 
-    Faces whose boxes overlap are tested with the signs of tetrahedron volumes.
+    Faces whose boxes overlap are tested with the signs of tetrahedron volumes: in a compiled loop
+    (``ops.kernels``) where there is a compiler, else in NumPy.
 
     Args:
         vertices: ``(V, 3)`` mm.
@@ -27,17 +31,33 @@ def crossing_faces(vertices: ArrayLike, faces: ArrayLike) -> NDArray[np.int64]:
 
     Returns:
         Indices of faces ``(N, 2)``, first below second, in rising order.
+
+    Raises:
+        ValueError: if a vertex is not finite.
     """
     vertices, faces = np.asarray(vertices, dtype=np.float64), np.asarray(faces)
+    if not np.isfinite(vertices).all():
+        raise ValueError("vertices must be finite; check them before asking what crosses")
     if len(faces) < 2:
         return np.empty((0, 2), dtype=np.int64)
     triangles = vertices[faces] - vertices[faces].mean(axis=(0, 1))
+    kernels = cpu_kernels()
+    if kernels is None:
+        found = _crossing_pairs(triangles, faces)
+    else:
+        names = torch.from_numpy(faces.astype(np.int64))
+        found = kernels.crossing_pairs(torch.from_numpy(triangles), names, _FLAT).numpy()
+    crossing = np.sort(found, axis=1)
+    return crossing[np.lexsort(crossing.T[::-1])]
+
+
+def _crossing_pairs(triangles: NDArray, faces: NDArray) -> NDArray[np.int64]:
+    """Pairs of faces that cross, ``(N, 2)``: what the compiled form is tested against."""
     pairs = _overlapping_boxes(triangles)
     found = [np.empty((0, 2), dtype=np.int64)]
     for start in range(0, len(pairs), _CHUNK):
         found.append(_crossing(triangles, faces, pairs[start : start + _CHUNK]))
-    crossing = np.sort(np.concatenate(found), axis=1)
-    return crossing[np.lexsort(crossing.T[::-1])]
+    return np.concatenate(found)
 
 
 def _overlapping_boxes(triangles: NDArray) -> NDArray[np.int64]:

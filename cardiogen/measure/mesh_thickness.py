@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cardiogen.data.mesh import Surface, Topology
+from cardiogen.measure.vectors import components, cross, dot, length
 
 
 def wall_faces(topology: Topology) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -58,25 +59,22 @@ def distance_to_triangles(
     count = min(candidates, len(triangles))
     _, index = cKDTree(triangles.mean(axis=1)).query(points, k=count)
     near = triangles[np.asarray(index).reshape(len(points), count)]
-    return _point_triangle(points[:, None], near).min(axis=1)
+    corners = [components(near[:, :, k]) for k in range(3)]
+    return _point_triangle(components(points)[..., None], corners).min(axis=1)
 
 
-def _point_triangle(points: NDArray, triangles: NDArray) -> NDArray[np.float64]:
-    """Distance of points ``(..., 3)`` to triangles ``(..., 3, 3)``: plane inside, edges else."""
-    a, b, c = np.moveaxis(triangles, -2, 0)
-    normal = np.cross(b - a, c - a)
-    edges = ((a, b), (b, c), (c, a))
-    beside = [(np.cross(end - start, points - start) * normal).sum(-1) >= 0
-              for start, end in edges]  # fmt: skip
-    area = np.linalg.norm(normal, axis=-1)
-    height = np.abs(((points - a) * normal).sum(-1)) / np.where(area > 0, area, 1.0)
-    along = np.stack([_point_segment(points, start, end) for start, end in edges]).min(axis=0)
-    return np.where(np.logical_and.reduce(beside) & (area > 0), height, along)
-
-
-def _point_segment(points: NDArray, start: NDArray, end: NDArray) -> NDArray[np.float64]:
-    edge = end - start
-    length = (edge * edge).sum(-1)
-    share = ((points - start) * edge).sum(-1) / np.where(length > 0, length, 1.0)
-    foot = start + np.clip(share, 0.0, 1.0)[..., None] * edge
-    return np.linalg.norm(points - foot, axis=-1)
+def _point_triangle(points: NDArray, corners: list[NDArray]) -> NDArray[np.float64]:
+    """Distance of points to triangles, components first: plane inside, edges else."""
+    a, b, c = corners
+    normal = cross(b - a, c - a)
+    inside = np.ones(np.broadcast_shapes(points.shape, a.shape)[1:], dtype=bool)
+    along = np.full(inside.shape, np.inf)
+    for start, end in ((a, b), (b, c), (c, a)):
+        edge, spoke = end - start, points - start
+        inside &= dot(cross(edge, spoke), normal) >= 0
+        squared = dot(edge, edge)
+        share = np.clip(dot(spoke, edge) / np.where(squared > 0, squared, 1.0), 0.0, 1.0)
+        along = np.minimum(along, length(spoke - share * edge))
+    area = length(normal)
+    height = np.abs(dot(points - a, normal)) / np.where(area > 0, area, 1.0)
+    return np.where(inside & (area > 0), height, along)

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from cardiogen.data.mesh import Surface, Topology
 from cardiogen.measure.crossing import crossing_faces
 from cardiogen.measure.mesh_thickness import mesh_thickness, wall_faces
+from cardiogen.measure.vectors import components, cross, dot, length
 from cardiogen.measure.violation import Violation
 from cardiogen.measure.volumes import mesh_volume
 
@@ -84,8 +85,8 @@ def _check_frame(
         volume = float(mesh_volume(vertices, own))
         if volume <= 0:
             yield "outward", f"{surface.name}: volume {volume:.2f} mL"
-    a, b, c = np.moveaxis(vertices[faces], 1, 0)
-    area = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
+    a, b, c = (components(vertices[faces[:, k]]) for k in range(3))
+    area = length(cross(b - a, c - a)) / 2
     if (area < _LEAST_AREA).any():
         yield "no-zero-area", f"{int((area < _LEAST_AREA).sum())} faces without area"
     pairs = crossing_faces(vertices, faces)
@@ -127,11 +128,11 @@ def winding_number(points: ArrayLike, triangles: ArrayLike) -> NDArray[np.float6
         ``(N,)``.
     """
     points, triangles = np.asarray(points), np.asarray(triangles)
+    corners = [components(triangles[:, k]) for k in range(3)]
     total = np.zeros(len(points))
-    for start in range(0, len(points), 64):  # bounds the memory
-        a, b, c = np.moveaxis(triangles - points[start : start + 64, None, None], -2, 0)
-        la, lb, lc = (np.linalg.norm(v, axis=-1) for v in (a, b, c))
-        volume = (a * np.cross(b, c)).sum(-1)
-        rest = la * lb * lc + (a * b).sum(-1) * lc + (b * c).sum(-1) * la + (c * a).sum(-1) * lb
-        total[start : start + 64] = 2 * np.arctan2(volume, rest).sum(axis=1)
+    for index, point in enumerate(components(points).T):
+        a, b, c = (corner - point[:, None] for corner in corners)
+        la, lb, lc = length(a), length(b), length(c)
+        rest = la * lb * lc + dot(a, b) * lc + dot(b, c) * la + dot(c, a) * lb
+        total[index] = 2 * np.arctan2(dot(a, cross(b, c)), rest).sum()
     return total / (4 * np.pi)

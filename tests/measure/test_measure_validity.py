@@ -16,6 +16,7 @@ from cardiogen.measure import (
     crossing_faces,
 )
 from cardiogen.measure.mesh_validity import winding_number
+from cardiogen.ops.kernels import use_backend
 
 LV, MYO, RV = Structure.LV, Structure.MYO, Structure.RV
 
@@ -186,7 +187,13 @@ def _crosses(a, b, skip):
     return False
 
 
-def test_crossing_faces_against_all_pairs():
+@pytest.fixture(params=["reference", "auto"])
+def backend(request):
+    with use_backend(request.param):
+        yield request.param
+
+
+def test_crossing_faces_against_all_pairs(backend):
     rng = np.random.default_rng(4)
     vertices = rng.normal(size=(60, 3)) * 9 + 300
     faces = np.array([rng.choice(60, 3, replace=False) for _ in range(80)])
@@ -200,7 +207,7 @@ def test_crossing_faces_against_all_pairs():
     np.testing.assert_array_equal(crossing_faces(vertices, faces), wanted)
 
 
-def test_crossing_in_one_plane():
+def test_crossing_in_one_plane(backend):
     flat = np.array([[0.0, 0, 0], [4, 0, 0], [0, 4, 0], [1, 1, 0], [5, 1, 0], [1, 5, 0],
                      [4, 4, 0], [9.0, 9, 0]])  # fmt: skip
     overlap = np.array([[0, 1, 2], [3, 4, 5]])
@@ -212,6 +219,31 @@ def test_crossing_in_one_plane():
         # Two faces that meet at an edge or a corner only touch.
         assert len(crossing_faces(vertices, np.array([[0, 1, 2], [1, 6, 2], [6, 7, 1]]))) == 0
     assert crossing_faces(flat, overlap[:1]).shape == (0, 2)
+
+
+def test_compiled_crossing_is_the_reference():
+    rng = np.random.default_rng(6)
+    # A sheet 200 mm long and a fan whose faces reach all across it, so with many partners.
+    x, y = (a.ravel() for a in np.meshgrid(np.arange(40.0) * 5, np.arange(20.0) * 5))
+    corner = (np.arange(39)[:, None] + 40 * np.arange(19)).ravel()
+    sheet = np.concatenate([np.stack([corner, corner + 1, corner + 40], 1),
+                            np.stack([corner + 1, corner + 41, corner + 40], 1)])  # fmt: skip
+    fan = np.stack([[800, 801 + k, 802 + k] for k in range(20)])
+    rim = np.stack([np.linspace(0, 195, 21), np.full(21, 95.0), np.linspace(-9, 9, 21)], axis=1)
+    for noise in (0.0, 0.5, 4.0):
+        flat = np.stack([x, y, rng.normal(size=800) * noise], axis=1)
+        vertices = np.concatenate([flat, [[90.0, -3.0, 2.0]], rim])
+        faces = rng.permutation(np.concatenate([sheet, fan]))
+        with use_backend("reference"):
+            wanted = crossing_faces(vertices, faces)
+        np.testing.assert_array_equal(crossing_faces(vertices, faces), wanted)
+        assert len(wanted) > 40
+
+
+def test_crossing_faces_refuses_what_is_not_finite():
+    vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, np.nan, 0], [1, 1, 1]])
+    with pytest.raises(ValueError, match="finite"):
+        crossing_faces(vertices, np.array([[0, 1, 2], [1, 2, 3]]))
 
 
 def _cycle(lv, **given):

@@ -50,6 +50,11 @@ def choose(reference: Operator, *tensors: Tensor) -> Operator:
     return reference if kernels is None else partial(fast, kernels, reference)
 
 
+def cpu_kernels() -> ModuleType | None:
+    """Return the compiled CPU loops, for arrays that no operator takes; None if there are none."""
+    return None if active_backend() == "reference" else _kernels("cpu")
+
+
 def _fit(tensors: tuple[Tensor, ...]) -> bool:
     """Return whether tensors are plain float32 or narrower data that kernels can point at."""
     if torch.jit.is_tracing() or transformed(*tensors):
@@ -89,4 +94,4 @@ def _kernels(device: str) -> ModuleType | None:
     return None
 
 
-__all__ = ["BACKENDS", "active_backend", "choose", "use_backend"]
+__all__ = ["BACKENDS", "active_backend", "choose", "cpu_kernels", "use_backend"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from cardiogen.ops.kernels.cpu.composition import compose, compose_backward_self
+from cardiogen.ops.kernels.cpu.crossing import crossing_pairs
 from cardiogen.ops.kernels.cpu.folding import folding_determinants
 from cardiogen.ops.kernels.cpu.jacobian import jacobian_determinant, jacobian_determinant_backward
 from cardiogen.ops.kernels.cpu.launch import LAUNCHERS, active_launcher
@@ -56,6 +57,7 @@ __all__ = [
     "banded",
     "compose",
     "compose_backward_self",
+    "crossing_pairs",
     "folding_determinants",
     "jacobian_determinant",
     "jacobian_determinant_backward",
