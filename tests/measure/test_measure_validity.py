@@ -223,7 +223,8 @@ def test_crossing_in_one_plane(backend):
 
 def test_compiled_crossing_is_the_reference():
     rng = np.random.default_rng(6)
-    # A sheet 200 mm long and a fan whose faces reach all across it, so with many partners.
+    # A sheet 200 mm long, a fan whose faces reach all across it, and a blade along it, which
+    # crosses more faces than there is room for at first.
     x, y = (a.ravel() for a in np.meshgrid(np.arange(40.0) * 5, np.arange(20.0) * 5))
     corner = (np.arange(39)[:, None] + 40 * np.arange(19)).ravel()
     sheet = np.concatenate([np.stack([corner, corner + 1, corner + 40], 1),
@@ -232,8 +233,9 @@ def test_compiled_crossing_is_the_reference():
     rim = np.stack([np.linspace(0, 195, 21), np.full(21, 95.0), np.linspace(-9, 9, 21)], axis=1)
     for noise in (0.0, 0.5, 4.0):
         flat = np.stack([x, y, rng.normal(size=800) * noise], axis=1)
-        vertices = np.concatenate([flat, [[90.0, -3.0, 2.0]], rim])
-        faces = rng.permutation(np.concatenate([sheet, fan]))
+        blade = [[-2.0, 41, -9], [-2, 41, 9], [199, 42, 0.5]]
+        vertices = np.concatenate([flat, [[90.0, -3.0, 2.0]], rim, blade])
+        faces = rng.permutation(np.concatenate([sheet, fan, [[822, 823, 824]]]))
         with use_backend("reference"):
             wanted = crossing_faces(vertices, faces)
         np.testing.assert_array_equal(crossing_faces(vertices, faces), wanted)
