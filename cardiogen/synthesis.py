@@ -17,13 +17,14 @@ from cardiogen.base import CardiogenError, keyed_seed, progress
 from cardiogen.data.factors import Factors
 from cardiogen.data.grid import Grid
 from cardiogen.data.labels import Structure
+from cardiogen.data.mesh import Surface
 from cardiogen.data.sequence import Sequence
 from cardiogen.measure.decision import overlap_labels
 from cardiogen.measure.volumes import (
     STRUCTURES,
     end_of_ejection,
     label_volumes,
-    mesh_volumes,
+    mesh_volume,
 )
 from cardiogen.models.protocol import (
     AnyModel,
@@ -86,7 +87,7 @@ def decode_sequence(
     vertices = pose.to_world(model.decode(latent, phases))
     heart = heart.with_(
         vertices=vertices, topology=topology,
-        es=_end_systole(mesh_volumes(vertices, topology)[Structure.LV], ed),
+        es=_end_systole(mesh_volume(vertices, topology.surfaces[Surface.LV_ENDO]), ed),
     )  # fmt: skip
     grid = _wanted_grid(vertices, pose, grid, spacing_mm)
     return heart if grid is None else with_labels(heart, pose, grid=grid)

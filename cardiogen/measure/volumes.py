@@ -69,16 +69,15 @@ def mesh_volume(vertices: ArrayLike, faces: ArrayLike) -> NDArray[np.float64]:
     vertices = np.asarray(vertices, dtype=np.float64)
     faces = np.asarray(faces)
     middle = vertices[..., faces.reshape(-1), :].mean(axis=-2)
-    # Coordinates first: gathering from contiguous rows is several times faster.
+    # Coordinates first, and no index checked: gathering is several times faster so. It leaves rows
+    # whose sums are taken in one order, whatever the frames beside them.
     x, y, z = np.ascontiguousarray(np.moveaxis(vertices - middle[..., None, :], -1, 0))
     (ax, ay, az), (bx, by, bz), (cx, cy, cz) = (
-        (x[..., f], y[..., f], z[..., f]) for f in np.ascontiguousarray(faces.T)
+        tuple(each.take(corner, axis=-1, mode="clip") for each in (x, y, z))
+        for corner in np.ascontiguousarray(faces.T)
     )
-    terms = np.empty((*vertices.shape[:-2], len(faces), 3))
-    terms[..., 0] = ax * (by * cz - bz * cy)
-    terms[..., 1] = ay * (bz * cx - bx * cz)
-    terms[..., 2] = az * (bx * cy - by * cx)
-    return terms.sum(axis=(-2, -1)) / 6000.0
+    triple = ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx)
+    return triple.sum(axis=-1) / 6000.0
 
 
 def mesh_volumes(vertices: ArrayLike, topology: Topology) -> Volumes:

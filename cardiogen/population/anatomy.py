@@ -181,15 +181,15 @@ def _field(coordinates: Array, name: str, basis: Array) -> Array:
 
 def signed_volume_ml(vertices: Array, faces: NDArray[np.int64]) -> Array:
     """Return the volume that closed, outward faces bound, ``(T,)`` mL."""
-    # Coordinates first: gathering from contiguous rows is several times faster.
+    # Coordinates first, and no index checked: gathering is several times faster so. It leaves rows
+    # whose sums are taken in one order: a frame alone is the same bits as among others.
     x, y, z = np.ascontiguousarray(np.moveaxis(vertices, -1, 0))
     (ax, ay, az), (bx, by, bz), (cx, cy, cz) = (
-        (x[:, f], y[:, f], z[:, f]) for f in np.ascontiguousarray(faces.T)
+        tuple(each.take(corner, axis=1, mode="clip") for each in (x, y, z))
+        for corner in np.ascontiguousarray(faces.T)
     )
     triple = ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx)
-    # Gathering leaves the layout to numpy, and with it the order of a sum: fixed, so that a frame
-    # alone is the same bits as among others.
-    return np.ascontiguousarray(triple).sum(axis=1) / 6000.0
+    return triple.sum(axis=1) / 6000.0
 
 
 def _solve_scale(
