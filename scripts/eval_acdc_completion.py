@@ -1,7 +1,8 @@
 """Complete the cycle of real patients from their ED label map and compare with their ES map.
 
 Prints Dice and ASSD at ES and the errors of LVEF and RVEF for copying ED, for the mean motion of
-the population and for the model given the ED map, with the template's own fit at ED beside them.
+the shipped linear model and for a model given the ED map, with the model's own heart at ED beside
+them. No model has seen any patient.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from cardiogen.engine.fit_template import fit_template
 from cardiogen.measure.overlap import dice, surface_distances
 from cardiogen.measure.volumes import label_volumes
 from cardiogen.models.linear import LinearModel
-from cardiogen.models.protocol import encode_condition
+from cardiogen.models.protocol import AnatomyModel, encode_condition
 from cardiogen.models.store import load_model
 from cardiogen.population.anatomy import heart_vertices
 from cardiogen.population.render import render_labels
@@ -47,22 +48,22 @@ def compare(name: str, guess: NDArray[np.uint8], ed: NDArray[np.uint8], truth: S
     return row
 
 
-def complete_patient(truth: Sequence, model: LinearModel) -> list[dict]:
+def complete_patient(truth: Sequence, model: AnatomyModel, linear: LinearModel) -> list[dict]:
     """Return the rows of one patient."""
     ed_map = truth.labels[truth.ed]
     observed = truth.with_(
         phases=np.zeros(1), labels=truth.labels[truth.ed : truth.ed + 1], ed=0, es=None
     )
     posterior = model.posterior(observed, encode_condition(Factors()))
-    latent = posterior.latents.mean
-    cycle = decode_sequence(model, latent, [0.0, model.end_systole(latent)], pose=posterior.pose)
+    latent, own = posterior.latents.mean, posterior.own or model
+    cycle = decode_sequence(own, latent, [0.0, own.end_systole(latent)], pose=posterior.pose)
     ed, es = (render_labels(v, cycle.topology, truth.grid) for v in cycle.vertices)
     rows = [
         compare("copy ED", ed_map, ed_map, truth),
-        compare("mean motion", *mean_motion(truth, model)[::-1], truth),
+        compare("mean motion", *mean_motion(truth, linear)[::-1], truth),
         compare("model given ED", es, ed, truth),
     ]
-    fit = {"method": "template at ED", "subject": truth.subject_id}
+    fit = {"method": "model at ED", "subject": truth.subject_id}
     fit |= {f"Dice {s.name}": dice(ed == s, ed_map == s) for s in _STRUCTURES}
     return [*rows, fit]
 
@@ -97,12 +98,12 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="take every k-th patient")
     parser.add_argument("--out", type=Path, help="CSV with a row for each patient and method")
     options = parser.parse_args()
-    model = load_model(options.model).model
+    model, linear = load_model(options.model).model, load_model().model
     subjects = read_cohort(options.cohort)[:: options.every]
     rows = [
         row
         for subject in progress(subjects, "completing")
-        for row in complete_patient(load_sequence(subject), model)
+        for row in complete_patient(load_sequence(subject), model, linear)
     ]
     table = pd.DataFrame(rows)
     if options.out is not None:

@@ -101,4 +101,15 @@ def test_disease_widens_and_lowers_ejection(shipped):
     assert np.isfinite(
         heart_vertices(model.coordinates(torch.from_numpy(mean), [0.0, 0.36]))
     ).all()
-    assert np.linalg.eigvalsh(disease_covariance()).min() > 0
+
+
+def test_a_large_left_ventricle_ejects_as_much_as_the_right_one():
+    spread = disease_covariance()
+    assert np.linalg.eigvalsh(spread).min() > 0
+    # Twice the volume beside a right ventricle of usual size: ln LVEDV, ln RVEDV.
+    tells = spread[[1, 4]][:, [0, 3]] @ np.linalg.inv(spread[np.ix_([0, 3], [0, 3])])
+    odds, ratio = tells @ np.array([np.log(2.0), 0.0])
+    assert odds < -0.9
+    assert abs(ratio) < 0.3
+    # A small right one alone says that both are small of stroke.
+    assert (tells @ np.array([0.0, -np.log(2.0)]))[0] < -0.3

@@ -85,6 +85,14 @@ def mesh_phenotypes(vertices: Array, topology: Topology) -> Array:
     return np.append(found.as_vector(), 1.0 - lengths[1] / lengths[0])
 
 
+def mesh_sizes(vertices: Array, topology: Topology) -> Array:
+    """Return (ln LVEDV, ln LVM, ln RVEDV) ``(3,)`` of a mesh at end diastole ``(V, 3)``."""
+    volumes = mesh_volumes(vertices, topology)
+    left, wall, right = (volumes[s][0] for s in (Structure.LV, Structure.MYO, Structure.RV))
+
+    return np.log([left, wall * MYOCARDIAL_DENSITY, right])
+
+
 def ventricle_length(vertices: Array, topology: Topology) -> Array:
     """Return the distance from the mitral rim's center to the farthest endocardium, ``(T,)``."""
     rim = np.intersect1d(topology.parts["lv_lid"], topology.parts["lv_rim"])

@@ -15,7 +15,10 @@ from cardiogen.measure.volumes import mesh_volumes
 from cardiogen.models import encode_condition, load_model, save_model
 from cardiogen.models.deformation.linearized import linearized
 from cardiogen.models.deformation.modes import fit_modes, fourier_series
-from cardiogen.models.deformation.posterior import any_health
+from cardiogen.models.deformation.phenotypes import mesh_sizes
+from cardiogen.models.deformation.posterior import any_health, follow_sizes
+from cardiogen.models.distributions import GaussianMixture
+from cardiogen.models.protocol import Posterior
 from cardiogen.population.pose import typical_pose
 from cardiogen.population.render import render_labels, short_axis_grid
 
@@ -168,9 +171,35 @@ def test_disease_widens_the_prior_and_lowers_ejection(small_model):
     prior = small_model.prior(UNKNOWN)
     mean, covariance = prior.mean.numpy(), prior.covariance.numpy()
     maps, shapes = small_model.phenotypes, small_model.decoder.modes.ed_size
-    moved, wide = any_health(maps, mean, covariance, shapes)
-    np.linalg.cholesky(wide)
+    wall = 0.02 * np.random.default_rng(1).normal(size=len(mean))
+    ill = any_health(maps, wall, mean, covariance, shapes)
+    np.linalg.cholesky(ill.covariance)
     weights = maps.phenotype_weights
-    before, after = weights @ mean, weights @ moved
+    before, after = weights @ mean, weights @ ill.mean
     assert after[1] < before[1] - 0.2
-    assert np.sqrt(weights[1] @ wide @ weights[1]) > np.sqrt(weights[1] @ covariance @ weights[1])
+    lvef = weights[1]
+    assert np.sqrt(lvef @ ill.covariance @ lvef) > np.sqrt(lvef @ covariance @ lvef)
+    # Muscle is not compressed, however large or odd a heart is.
+    assert wall @ ill.mean == pytest.approx(wall @ mean, abs=1e-6)
+    assert np.sqrt(wall @ ill.covariance @ wall) < np.sqrt(wall @ covariance @ wall) + 0.04
+    far = np.random.default_rng(0).normal(size=shapes) * 10
+    tells = ill.covariance[shapes:, :shapes] @ np.linalg.inv(ill.covariance[:shapes, :shapes])
+    assert abs(wall[:shapes] @ far + wall[shapes:] @ tells @ far) < 0.02
+
+
+def test_motion_follows_sizes_that_scores_tell_badly(small_model):
+    prior = small_model.prior(UNKNOWN)
+    maps, shapes = small_model.phenotypes, small_model.decoder.modes.ed_size
+    ill = any_health(maps, None, prior.mean.numpy(), prior.covariance.numpy(), shapes)
+    factor = torch.from_numpy(np.linalg.cholesky(ill.covariance))[None]
+    before = Posterior(GaussianMixture(torch.ones(1).double(), torch.tensor(ill.mean)[None],
+                                       factor), typical_pose())  # fmt: skip
+    rest = small_model.decode(before.latents.mean, [0.0])[0]
+    sizes = mesh_sizes(rest, small_model.topology)
+    told = (maps.phenotype_bias + maps.phenotype_weights @ ill.mean)[[0, 2, 3]]
+    after = follow_sizes(small_model, before, ill)
+    moved = (after.latents.mean - before.latents.mean).numpy()
+    np.testing.assert_allclose(moved, ill.by_sizes @ (sizes - told), atol=1e-6)
+    assert np.abs(moved[:shapes]).max() < 1e-9
+    # A left ventricle larger than it is told to be ejects less of itself.
+    assert maps.phenotype_weights[1] @ ill.by_sizes[:, 0] < -0.2
