@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="take every k-th patient")
     parser.add_argument("--out", type=Path, help="CSV with a row for each patient and method")
     options = parser.parse_args()
-    model, linear = load_model(options.model).model, load_model().model
+    model, linear = load_model(options.model).model, load_model("linear").model
     subjects = read_cohort(options.cohort)[:: options.every]
     rows = [
         row

@@ -66,20 +66,22 @@ class Bundle:
     tensors: Mapping[str, Array]
 
 
-SHIPPED = ("default", "deformation")
+SHIPPED = ("linear", "deformation")
+_DEFAULT = "linear"
 
 
 def default_bundle_path() -> Path:
     """Return the folder of the bundle that is used if none is named."""
-    return _shipped("default")
+    return _shipped(_DEFAULT)
 
 
 def find_bundle(path: str | Path | None) -> Path:
     """Return the folder of a bundle: a bare name that is no file here is a shipped one's."""
     if path is None:
         return default_bundle_path()
-    path = Path(path)
-    return _shipped(path.name) if str(path) in SHIPPED and not path.exists() else path
+    shipped = {name: _shipped(name) for name in SHIPPED} | {"default": default_bundle_path()}
+
+    return Path(path) if Path(path).exists() else shipped.get(str(path), Path(path))
 
 
 def _shipped(name: str) -> Path:

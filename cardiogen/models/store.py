@@ -209,7 +209,7 @@ _LABEL_KINDS = ("volume", "sequence")
 
 
 def load_model(path: str | Path | None = None) -> LoadedModel:
-    """Load a model from a bundle, or a shipped one: ``default`` or ``deformation``.
+    """Load a model from a bundle, or a shipped one: ``linear``, ``deformation`` or ``default``.
 
     Raises:
         CardiogenError: see ``engine.read_bundle``; M04 if template or conditions differ, or if the

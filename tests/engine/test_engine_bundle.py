@@ -83,8 +83,8 @@ def test_bundle_sealed_again_is_read(bundle):
     assert read_bundle(seal(bundle)).description.name == "tiny"
 
 
-def test_default_bundle_is_small_and_sound():
-    path = default_bundle_path()
+def test_linear_bundle_is_small_and_sound():
+    path = find_bundle("linear")
     assert read_bundle(path).description.kind == "linear"
     assert sum((path / name).stat().st_size for name in FILES) < 5 << 20
 
