@@ -15,8 +15,8 @@ from cardiogen.measure.volumes import mesh_volumes
 from cardiogen.models import encode_condition, load_model, save_model
 from cardiogen.models.deformation.linearized import linearized
 from cardiogen.models.deformation.modes import fit_modes, fourier_series
+from cardiogen.models.deformation.patient_prior import any_health, follow_sizes
 from cardiogen.models.deformation.phenotypes import mesh_sizes
-from cardiogen.models.deformation.posterior import any_health, follow_sizes
 from cardiogen.models.distributions import GaussianMixture
 from cardiogen.models.protocol import Posterior
 from cardiogen.population.pose import typical_pose
