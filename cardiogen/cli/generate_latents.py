@@ -86,7 +86,7 @@ def outside(model: AnatomyModel, latent: tuple[float, ...], where: str) -> Cardi
     value = torch.tensor(latent, dtype=torch.float64)
     if not model.is_possible(value):
         raise CardiogenError(
-            "D03", where, found="a heart that ejects more than it holds",
+            "D03", where, found="a heart that ejects more than it holds, or whose shape folds",
             expected="latents of a heart", remedy="latents nearer to those of other hearts",
         )  # fmt: skip
     prior = unknown_prior(model)

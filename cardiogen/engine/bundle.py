@@ -67,7 +67,7 @@ class Bundle:
 
 
 SHIPPED = ("linear", "deformation")
-_DEFAULT = "linear"
+_DEFAULT = "deformation"
 
 
 def default_bundle_path() -> Path:

@@ -8,10 +8,7 @@ opposite to it is tried; faces that share an edge meet there and are left to the
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-
-from cardiogen.ops.kernels import cpu_kernels
 
 # Six times the volume of a tetrahedron, mm^3, below which four points count as one plane. Float64
 # at 1,000 mm from the origin leaves errors of 1e-10 mm^3 for triangles of some mm.
@@ -41,6 +38,11 @@ def crossing_faces(vertices: ArrayLike, faces: ArrayLike) -> NDArray[np.int64]:
     if len(faces) < 2:
         return np.empty((0, 2), dtype=np.int64)
     triangles = vertices[faces] - vertices[faces].mean(axis=(0, 1))
+    # Torch takes long to import: not before a mesh is checked.
+    import torch
+
+    from cardiogen.ops.kernels import cpu_kernels
+
     kernels = cpu_kernels()
     if kernels is None:
         found = _crossing_pairs(triangles, faces)

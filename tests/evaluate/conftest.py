@@ -114,7 +114,7 @@ KINDS = {c.__name__.lower(): c for c in (Quick, Cheap, Blind, Collapsed, Frozen,
 
 @pytest.fixture(scope="session")
 def shipped():
-    return load_model(None)
+    return load_model("linear")
 
 
 @pytest.fixture(scope="session")

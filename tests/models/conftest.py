@@ -1,4 +1,4 @@
-"""The shipped model, and a small cohort of the reference population to fit others."""
+"""The shipped linear model, and a small cohort of the reference population to fit others."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from cardiogen.models import fit_linear, load_model, population_examples
 
 @pytest.fixture(scope="session")
 def shipped():
-    return load_model()
+    return load_model("linear")
 
 
 @pytest.fixture(scope="session")

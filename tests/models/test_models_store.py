@@ -11,7 +11,7 @@ from safetensors.numpy import load, save
 
 from cardiogen.base import CardiogenError
 from cardiogen.data.factors import Factors
-from cardiogen.engine import default_bundle_path
+from cardiogen.engine import default_bundle_path, find_bundle
 from cardiogen.models import LinearModel, encode_condition, load_model, save_model
 
 
@@ -51,7 +51,7 @@ def test_store_describes_conditions_and_training(shipped):
     assert set(description.condition_ranges) == {"age", "height", "weight", "sbp"}
     assert description.training_data["cohort"] == "population"
     assert description.architecture["ed_modes"] == len(shipped.model.weights.ed_modes)
-    digest = hashlib.sha256((default_bundle_path() / "model.safetensors").read_bytes())
+    digest = hashlib.sha256((find_bundle("linear") / "model.safetensors").read_bytes())
     assert shipped.facts["weights_sha256"] == digest.hexdigest()
 
 

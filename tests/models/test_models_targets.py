@@ -77,7 +77,7 @@ def cubes():
 
 @pytest.fixture(scope="module")
 def linear():
-    return load_model().model
+    return load_model("linear").model
 
 
 def exact(cubes, prior, k, targets):

@@ -31,7 +31,7 @@ from cardiogen.models.deformation.decoder import VelocityDecoder
 from cardiogen.models.deformation.modes import VelocityModes
 from cardiogen.models.deformation.phenotypes import PhenotypeMap
 from cardiogen.models.deformation.slips import Slips
-from cardiogen.models.deformation.steepness import unfolded_scores
+from cardiogen.models.deformation.steepness import is_heart, unfolded_scores
 from cardiogen.models.deformation.strokes import StrokeVolumes
 from cardiogen.models.deformation.template import DeformationTemplate
 from cardiogen.models.distributions import GaussianMixture
@@ -161,8 +161,8 @@ class DeformationModel:
         return scores if self.strokes is None else self.strokes.latent(self.solver, scores)
 
     def is_possible(self, latent: Tensor) -> bool:
-        """Whether a latent decodes to a heart: any finite one does."""
-        return bool(torch.isfinite(latent).all())
+        """Whether a latent decodes to a heart: its shape at end diastole does not fold."""
+        return is_heart(self.decoder, latent.detach().cpu().numpy().astype(np.float64))
 
     def end_systole(self, latent: Tensor) -> float:
         """Return the phase at which ejection ends: the first that has emptied all but 0.5 %."""

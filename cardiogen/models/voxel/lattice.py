@@ -71,12 +71,12 @@ def _chirality(sequence: Sequence) -> tuple[bool, float]:
     """Return whether a sequence is mirrored, and by how much that fits better.
 
     The template alone, with shapes of any kind, was seen to choose wrongly from one ED frame; the
-    shipped model knows what hearts look like and how they move.
+    linear model knows what hearts look like and how they move.
     """
     from cardiogen.models.store import load_model
 
     condition = encode_condition(sequence.factors or Factors())
-    found = load_model().model.posterior(sequence, condition)
+    found = load_model("linear").model.posterior(sequence, condition)
     return found.pose.mirrored, found.margin
 
 

@@ -107,7 +107,7 @@ def test_guidance_reaches_both_parts(flowing):
 def test_far_latents_are_told_by_the_gaussian(flowing):
     near = tuple(draw_latent(flowing, MAN, seed=2, index=5).tolist())
     assert outside(flowing, near, "latents") is None
-    far = tuple(20.0 + x for x in near)
+    far = tuple(5.0 + x for x in near)
     assert outside(flowing, far, "latents").code == "D09"
 
 

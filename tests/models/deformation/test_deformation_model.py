@@ -203,3 +203,13 @@ def test_motion_follows_sizes_that_scores_tell_badly(small_model):
     assert np.abs(moved[:shapes]).max() < 1e-9
     # A left ventricle larger than it is told to be ejects less of itself.
     assert maps.phenotype_weights[1] @ ill.by_sizes[:, 0] < -0.2
+
+
+def test_shapes_that_fold_are_no_hearts(small_model):
+    latent = small_model.prior(UNKNOWN).mean
+    assert small_model.is_possible(latent)
+    far = latent.clone()
+    far[:4] = 60.0
+    assert not small_model.is_possible(far)
+    far[:4] = torch.nan
+    assert not small_model.is_possible(far)

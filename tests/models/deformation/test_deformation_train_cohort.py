@@ -115,7 +115,7 @@ def test_fewer_than_five_subjects_are_refused(real_data, base, tmp_path):
 
 
 def test_other_models_are_not_adapted(tmp_path):
-    options = {"model": "deformation", "cohort": str(tmp_path), "base": "default"}
+    options = {"model": "deformation", "cohort": str(tmp_path), "base": "linear"}
     with pytest.raises(CardiogenError, match="model of the kind 'linear'"):
         train(tmp_path / "b", **options)
     with pytest.raises(CardiogenError, match="cohort"):
