@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=500, help="held-out hearts")
     parser.add_argument("--draws", type=int, default=200, help="draws for each interval")
     parser.add_argument("--seed", type=int, default=99)
-    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--bundle", type=Path, default="linear")
     o = parser.parse_args()
     model = load_model(o.bundle).model
     hearts = [held_out(o.seed, i) for i in range(o.n)]

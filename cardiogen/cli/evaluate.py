@@ -82,7 +82,7 @@ def evaluate(
     others = list(beside)
     inputs = [each for each in (bundle, against, *others) if each is not None]
     check_apart(folder, [*inputs, *([] if cohort == POPULATION else [cohort])])
-    judged, rival = load_model(bundle), load_model(against)
+    judged, rival = load_model(bundle), load_model("linear" if against is None else against)
     loaded = _named([judged, *(load_model(other) for other in others)], rival)
     baseline = next(reversed(loaded))
     with atomic_folder(folder, overwrite=overwrite) as temporary:

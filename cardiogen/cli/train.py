@@ -118,7 +118,7 @@ def train(
         n: number of training hearts, by default 2000; of a folder at most so many.
         seed: same seed, same model; by default 0.
         config: TOML file with the settings of ``engine.config``, or the name of a preset such as
-            ``linear``, which made the shipped model; instead of the arguments above, of which
+            ``deformation``, which made the shipped model; instead of the arguments above, of which
             only ``model`` may say the same beside it.
         jobs: processes that make training data, by default one; on one thread each they do not
             change a bit.

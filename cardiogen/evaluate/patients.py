@@ -69,7 +69,7 @@ def patient_completion(
     patients: Patients, models: Mapping[str, AnyModel], size: Size, *, seed: int
 ) -> Result:
     """Return Dice, ASSD and EF errors at ES of every model, copy ED and mean motion."""
-    linear = load_model(None).model
+    linear = load_model("linear").model
     tables: dict[str, list[NDArray]] = {"copy ED": [], "mean motion": []}
     tables |= {name: [] for name in models}
     for heart in progress(patients.hearts, "completing patients"):
