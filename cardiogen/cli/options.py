@@ -21,7 +21,8 @@ AnyLabelMap = Annotated[
     str | None, typer.Option("--label-map", help="Codes of label files: ukbb, acdc or mnms.")
 ]
 Model = Annotated[
-    Path | None, typer.Option(help="Bundle, or a shipped one: deformation, the default, or linear.")
+    Path | None,
+    typer.Option(help="Bundle, or a shipped one: deformation, the default, or linear."),
 ]
 Formats = Annotated[str, typer.Option("--format", help="Some of nifti,vtp,stl,glb,png,csv; all.")]
 Space = Annotated[Literal["ras", "lps"], typer.Option(help="Axes of the mesh files.")]
