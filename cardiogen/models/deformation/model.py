@@ -31,7 +31,7 @@ from cardiogen.models.deformation.decoder import VelocityDecoder
 from cardiogen.models.deformation.modes import VelocityModes
 from cardiogen.models.deformation.phenotypes import PhenotypeMap
 from cardiogen.models.deformation.slips import Slips
-from cardiogen.models.deformation.steepness import is_heart, unfolded_scores
+from cardiogen.models.deformation.steepness import is_heart, sound_scores
 from cardiogen.models.deformation.strokes import StrokeVolumes
 from cardiogen.models.deformation.template import DeformationTemplate
 from cardiogen.models.distributions import GaussianMixture
@@ -132,7 +132,7 @@ class DeformationModel:
         return self.decoder.beating(shape, scores, when)
 
     def scores(self, latent: Array, shape: Tensor | None = None) -> Array:
-        """Return the scores ``(Z,)`` of a latent ``(Z,)``, motion drawn back where it would fold.
+        """Return the scores ``(Z,)`` of a latent ``(Z,)``, motion drawn back to what is sound.
 
         Nothing is drawn back without strokes, as in models adapted to a cohort, nor where the
         motion of one heart was seen: these have fields of their own and follow it.
@@ -145,9 +145,12 @@ class DeformationModel:
         if self.strokes is None or seen:
             return self.solved_scores(latent, shape)
 
-        return unfolded_scores(
-            self.solver, latent, self.strokes.stroke_mean, lambda z: self.solved_scores(z, shape)
-        )
+        shape = self.solver.shape(latent) if shape is None else shape
+
+        return sound_scores(
+            self.solver, latent, shape, self.strokes.stroke_mean,
+            lambda z: self.solved_scores(z, shape),
+        )  # fmt: skip
 
     def solved_scores(self, latent: Array, shape: Tensor | None = None) -> Array:
         """Return the scores ``(Z,)`` that eject as a latent ``(Z,)`` tells; they may fold."""

@@ -1,9 +1,10 @@
-"""Motion that is too steep for its lattice.
+"""Motion that is too steep for its lattice, or faster than hearts move.
 
 The exponential of a velocity that changes by more than some three voxels from one voxel to the
 next has cells that fold, though no smooth one has. Of draws of the shipped model one in some 250
-did, late in systole. Their motion is drawn towards the typical one until no cell folds. Shapes at
-end diastole are gentle (compressions of 25 ACDC patients: below 1.5): one that folds is no heart.
+did, late in systole; as many were too fast at the right base in early filling. Their motion is
+drawn towards the typical one until neither is so. Shapes at end diastole are gentle (compressions
+of 25 ACDC patients: below 1.5): one that folds is no heart.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cardiogen import ops
+from cardiogen.measure.cycle_validity import SPEED_MM
 from cardiogen.models.deformation.decoder import VelocityDecoder
 
 Array = NDArray[np.float64]
@@ -26,6 +28,9 @@ _STEEP_SHAPE = 1.5  # below it no shape was seen to fold
 _LATE = np.arange(0.24, 0.56, 0.04)  # phases of the steepest velocities
 _DENSE = np.arange(0.20, 0.60, 0.02)
 _HALVINGS = 6
+_FILLING = np.arange(0.40, 0.61, 0.04)  # phases of the fastest motion
+# Millimeters per cycle, a tenth below the rule of ``measure.cycle_validity``.
+_FASTEST = 0.9 * SPEED_MM
 
 
 def steepness(velocity: Tensor) -> float:
@@ -38,31 +43,38 @@ def steepness(velocity: Tensor) -> float:
     return float(torch.stack(squeezed).max())
 
 
-def unfolded_scores(
-    decoder: VelocityDecoder, latent: Array, typical: Array, solve: Callable[[Array], Array]
+def sound_scores(
+    decoder: VelocityDecoder,
+    latent: Array,
+    shape: Tensor,
+    typical: Array,
+    solve: Callable[[Array], Array],
 ) -> Array:
-    """Return scores ``(S,)`` of a latent, or of one nearly as far away whose motion does not fold.
+    """Return scores ``(S,)`` of a latent, or of one nearly as far away whose motion is sound.
 
     Args:
         decoder: from scores to velocities.
         latent: ``(S,)``.
-        typical: a latent ``(S,)``, whose motion is the answer if all motion on the way folds.
+        shape: what ``decoder.shape`` makes of it.
+        typical: a latent ``(S,)``, whose motion is the answer if none on the way is sound.
         solve: from latents to scores.
     """
+
+    def is_sound(scores: Array) -> bool:
+        return not _is_fast(decoder, shape, scores) and not _folds(decoder, scores)
+
     scores = solve(latent)
-    if steepness(decoder.template.velocity(_motion(decoder, scores, _LATE))) < _STEEP:
-        return scores
-    if not _folds(decoder, scores):
+    if is_sound(scores):
         return scores
     beats, low, high, found = slice(decoder.modes.ed_size, None), 0.0, 1.0, None
     for _ in range(_HALVINGS):
         share, nearer = (low + high) / 2, latent.copy()
         nearer[beats] = typical[beats] + share * (latent - typical)[beats]
         scores = solve(nearer)
-        if _folds(decoder, scores):
-            high = share
-        else:
+        if is_sound(scores):
             low, found = share, scores
+        else:
+            high = share
     if found is None:
         nearer[beats] = typical[beats]
         found = solve(nearer)
@@ -82,7 +94,15 @@ def is_heart(decoder: VelocityDecoder, scores: Array) -> bool:
         return not bool(ops.folding(decoder.template.displacement(ed)).mask.any())
 
 
+def _is_fast(decoder: VelocityDecoder, shape: Tensor, scores: Array) -> bool:
+    steps = np.diff(decoder.beating(shape, scores, _FILLING), axis=0)
+
+    return bool(np.linalg.norm(steps, axis=-1).max() > _FASTEST * (_FILLING[1] - _FILLING[0]))
+
+
 def _folds(decoder: VelocityDecoder, scores: Array) -> bool:
+    if steepness(decoder.template.velocity(_motion(decoder, scores, _LATE))) < _STEEP:
+        return False
     with torch.no_grad():
         beat = decoder.template.displacement(_motion(decoder, scores, _DENSE))
 

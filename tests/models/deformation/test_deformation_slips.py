@@ -6,7 +6,7 @@ import torch
 
 from cardiogen import ops
 from cardiogen.models.deformation.slips import Slips, away_from_insertion, regress_slips
-from cardiogen.models.deformation.steepness import steepness, unfolded_scores
+from cardiogen.models.deformation.steepness import sound_scores, steepness
 
 
 def motion_of(decoder, scores):
@@ -59,16 +59,34 @@ def test_steep_motion_is_drawn_back_until_nothing_folds(small_model):
     decoder, typical = small_model.decoder, np.zeros(small_model.latent_size)
     way = np.zeros(len(typical))
     way[decoder.modes.ed_size] = 1.0
-    kept = unfolded_scores(decoder, typical + 0.1 * way, typical, lambda z: z)
+    shape = decoder.shape(typical)
+    kept = sound_scores(decoder, typical + 0.1 * way, shape, typical, lambda z: z)
     np.testing.assert_array_equal(kept, typical + 0.1 * way)
     for size in (-40.0, 40.0):
         far = typical + size * way
         if not folds(decoder, far):
             continue
         assert steepness(decoder.template.velocity(motion_of(decoder, far))) > 3.2
-        back = unfolded_scores(decoder, far, typical, lambda z: z)
+        back = sound_scores(decoder, far, shape, typical, lambda z: z)
         assert not folds(decoder, back)
         share = (back - typical) @ way / size
         assert 0.05 < share < 1.0
         return
     pytest.fail("no motion that folds")
+
+
+def test_fast_motion_is_drawn_back_until_it_is_as_fast_as_hearts(small_model):
+    decoder, typical = small_model.decoder, np.zeros(small_model.latent_size)
+    shape = decoder.shape(typical)
+
+    def speed(scores):
+        meshes = decoder.beating(shape, scores, np.arange(0.40, 0.61, 0.04))
+        return np.linalg.norm(np.diff(meshes, axis=0), axis=-1).max() / 0.04
+
+    assert speed(typical) < 250.0
+    way = np.zeros(len(typical))
+    way[decoder.modes.ed_size :] = 1.0
+    size = next(s for s in np.arange(2.0, 60.0) if speed(s * way) > 300.0)
+    back = sound_scores(decoder, size * way, shape, typical, lambda z: z)
+    assert speed(back) <= 270.0 + 1e-6
+    assert 0.0 < back[-1] < size
