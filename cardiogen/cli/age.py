@@ -202,7 +202,7 @@ def _series(
         )
         if not subject.model.is_possible(moved):
             raise CardiogenError(
-                "D03", name, found="a heart that ejects more than it holds",
+                "D03", name, found="a heart that ejects more than it holds, or whose shape folds",
                 expected="a heart", remedy="a target nearer to the subject's own factors",
             )  # fmt: skip
         shown.append(_Shown(name=name, factors=factors, latent=moved, moved=number > 0,

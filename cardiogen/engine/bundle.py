@@ -81,7 +81,9 @@ def find_bundle(path: str | Path | None) -> Path:
         return default_bundle_path()
     shipped = {name: _shipped(name) for name in SHIPPED} | {"default": default_bundle_path()}
 
-    return Path(path) if Path(path).exists() else shipped.get(str(path), Path(path))
+    named = shipped.get(str(path))
+
+    return Path(path) if named is None or Path(path).exists() else named
 
 
 def _shipped(name: str) -> Path:

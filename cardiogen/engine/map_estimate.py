@@ -129,6 +129,15 @@ def _objective(data: Array, prior: Array) -> float:
     return float(huber.sum() + prior @ prior)
 
 
+def _tried(problem: _Problem, unknowns: Array) -> tuple[Array, Array] | None:
+    """Return the residuals of a step, or None if it leads to what no heart can be."""
+    try:
+        with np.errstate(invalid="ignore"):
+            return problem.residuals(unknowns)
+    except ValueError:  # no anatomy has these coordinates
+        return None
+
+
 def map_estimate(
     seen: Observations,
     mean: Array,
@@ -159,10 +168,9 @@ def map_estimate(
         previous = objective
         while damping < 1e6:
             step = np.linalg.solve(hessian + damping * np.diag(np.diag(hessian)), gradient)
-            trial_data, trial_prior = problem.residuals(unknowns - step)
-            trial = _objective(trial_data, trial_prior)
-            if trial <= objective:
-                unknowns, data, prior, objective = unknowns - step, trial_data, trial_prior, trial
+            tried = _tried(problem, unknowns - step)
+            if tried is not None and (trial := _objective(*tried)) <= objective:
+                unknowns, (data, prior), objective = unknowns - step, tried, trial
                 damping /= 5
                 break
             damping *= 8

@@ -29,7 +29,7 @@ MEASURES = ("LVEDV (mL)", "LVESV (mL)", "LVEF (%)", "LVM (g)", "RVEDV (mL)", "RV
 STROKES, DRIFT = slice(7, 9), 9
 _COARSE = np.arange(10) / 10.0
 _FINE = np.array([-0.05, -0.025, 0.025, 0.05])
-# Kinds whose ``end_systole`` decodes 34 frames and more (and ``is_possible`` of one); a search
+# Kinds whose ``end_systole`` decodes 34 frames and more (and ``is_possible`` of some); a search
 # takes 14.
 _SEARCHED = ("deformation", "mesh", "pca")
 
@@ -76,6 +76,9 @@ def latent_ends(model: AnyModel, latent: torch.Tensor) -> Ends | None:
         systole = model.end_systole(latent)
         vertices = model.decode(latent, [0.0, systole])
         return Ends(measures_of(vertices, model.topology), systole, vertices)
+    # The others are judged by the volumes that are searched anyway.
+    if model.kind == "deformation" and not model.is_possible(latent):
+        return None
     meshes: dict[float, Array] = {}
 
     def volumes_at(phases: Array) -> Volumes:
@@ -85,7 +88,6 @@ def latent_ends(model: AnyModel, latent: torch.Tensor) -> Ends | None:
 
     phases, volumes = _searched(volumes_at, _COARSE, refine=True)
     es = _least(volumes)
-    # What ``is_possible`` looks at, without decoding the cycle once more.
     if not all((volumes[s] > 0).all() for s in STRUCTURES):
         return None
     both = np.stack([meshes[phases[0]], meshes[phases[es]]])

@@ -68,6 +68,8 @@ def mesh_volume(vertices: ArrayLike, faces: ArrayLike) -> NDArray[np.float64]:
     """
     vertices = np.asarray(vertices, dtype=np.float64)
     faces = np.asarray(faces)
+    if faces.size and not 0 <= faces.min() <= faces.max() < vertices.shape[-2]:
+        raise ValueError(f"faces must name vertices 0 to {vertices.shape[-2] - 1}")
     origin = vertices[..., faces[0, :1], :] if len(faces) else 0.0
     # Coordinates first, and no index checked: gathering is several times faster so. It leaves rows
     # whose sums are taken in one order, whatever the frames beside them.

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,7 +94,8 @@ def test_shipped_bundles_go_by_their_names(bundle, monkeypatch):
     path = find_bundle("deformation")
     assert read_bundle(path).description.kind == "deformation"
     assert sum((path / name).stat().st_size for name in FILES) < 8 << 20
-    assert find_bundle(None) == find_bundle("default") == default_bundle_path()
+    assert find_bundle(None) == find_bundle("default") == default_bundle_path() == path
+    assert find_bundle("a" * 300) == Path("a" * 300)
     monkeypatch.chdir(bundle.parent)
     bundle.rename("deformation")
     assert read_bundle(find_bundle("deformation")).description.name == "tiny"

@@ -16,7 +16,7 @@ from cardiogen.measure import (
     crossing_faces,
 )
 from cardiogen.measure.mesh_validity import winding_number
-from cardiogen.ops.kernels import use_backend
+from cardiogen.ops.kernels import cpu_kernels, use_backend
 
 LV, MYO, RV = Structure.LV, Structure.MYO, Structure.RV
 
@@ -222,6 +222,7 @@ def test_crossing_in_one_plane(backend):
 
 
 def test_compiled_crossing_is_the_reference():
+    assert cpu_kernels() is not None
     rng = np.random.default_rng(6)
     # A sheet 200 mm long, a fan whose faces reach all across it, and a blade along it, which
     # crosses more faces than there is room for at first.

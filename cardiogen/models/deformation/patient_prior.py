@@ -47,12 +47,14 @@ class PatientPrior:
 
     Attributes:
         mean, covariance: ``(S,)`` and ``(S, S)``.
+        healthy: mean in health ``(S,)``.
         by_sizes: by how much the mean follows (ln LVEDV, ln LVM, ln RVEDV) beyond what the scores
             tell of them, ``(S, 3)``.
     """
 
     mean: Array
     covariance: Array
+    healthy: Array
     by_sizes: Array
 
 
@@ -71,7 +73,7 @@ def any_health(
         mean, covariance: Gaussian prior of the scores in health, ``(S,)`` and ``(S, S)``.
         shapes: number of scores at end diastole.
     """
-    weights = phenotypes.phenotype_weights
+    weights = _weights(phenotypes, shapes)
     weights = weights if wall is None else np.concatenate([weights, wall[None]])
     beats = np.setdiff1d(np.arange(len(weights)), _SIZES)
     ed, beat = slice(0, shapes), slice(shapes, None)
@@ -96,24 +98,37 @@ def any_health(
         by_beat @ np.linalg.solve(told[np.ix_(_SIZES, _SIZES)], told[np.ix_(_SIZES, beats)]).T
     )
 
-    return PatientPrior(mean + from_told @ shift, total + _FLOOR * np.eye(len(mean)), by_sizes)
+    total += _FLOOR * np.eye(len(mean))
+
+    return PatientPrior(mean + from_told @ shift, total, mean, by_sizes)
 
 
 def follow_sizes(model: DeformationModel, found: Posterior, prior: PatientPrior) -> Posterior:
     """Return a posterior whose motion follows the sizes that its mean shape really has.
 
     A prior whose mean moves by m moves the posterior by ``P C^-1 m``, of covariances P after and C
-    before: not at all where motion was seen.
+    before: what was seen stays as it was seen.
     """
     latents = found.latents
     mean = latents.mean.numpy()
     shape = model.decoder.resting(model.decoder.shape(mean), mean)[0]
-    told = model.phenotypes.phenotype_bias + model.phenotypes.phenotype_weights @ mean
+    weights = _weights(model.phenotypes, model.decoder.modes.ed_size)
+    typical = prior.healthy
+    bias = model.phenotypes.phenotype_bias + model.phenotypes.phenotype_weights @ typical
+    told = bias + weights @ (mean - typical)
     beyond = mesh_sizes(shape, model.topology) - told[_SIZES]
     moved = np.linalg.solve(prior.covariance, prior.by_sizes @ beyond)
     means = latents.means + torch.from_numpy(latents.covariance.numpy() @ moved)
 
     return replace(found, latents=replace(latents, means=means))
+
+
+def _weights(phenotypes: PhenotypeMap, shapes: int) -> Array:
+    """Return slopes of f ``(6, S)``; what a regression of sizes put on motion is noise."""
+    weights = phenotypes.phenotype_weights.copy()
+    weights[_SIZES, shapes:] = 0.0
+
+    return weights
 
 
 def _regression(weights: Array, covariance: Array) -> tuple[Array, Array]:

@@ -1,6 +1,7 @@
 """The deformation model: scores to hearts and back, the protocol, bundles, completion."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -194,13 +195,21 @@ def test_motion_follows_sizes_that_scores_tell_badly(small_model):
     factor = torch.from_numpy(np.linalg.cholesky(ill.covariance))[None]
     before = Posterior(GaussianMixture(torch.ones(1).double(), torch.tensor(ill.mean)[None],
                                        factor), typical_pose())  # fmt: skip
+    # Sizes are told by shape alone.
+    shown = np.arange(len(ill.mean)) < shapes
     rest = small_model.decode(before.latents.mean, [0.0])[0]
     sizes = mesh_sizes(rest, small_model.topology)
-    told = (maps.phenotype_bias + maps.phenotype_weights @ ill.mean)[[0, 2, 3]]
+    told = maps.phenotype_bias + maps.phenotype_weights @ ill.healthy
+    told = (told + (maps.phenotype_weights * shown) @ (ill.mean - ill.healthy))[[0, 2, 3]]
     after = follow_sizes(small_model, before, ill)
     moved = (after.latents.mean - before.latents.mean).numpy()
     np.testing.assert_allclose(moved, ill.by_sizes @ (sizes - told), atol=1e-6)
     assert np.abs(moved[:shapes]).max() < 1e-9
+    # What was seen stays as it was seen.
+    sure = np.linalg.inv(np.linalg.inv(ill.covariance) + 1e6 * np.eye(len(ill.mean)))
+    seen = replace(before.latents, factors=torch.from_numpy(np.linalg.cholesky(sure))[None])
+    held = follow_sizes(small_model, replace(before, latents=seen), ill).latents.mean
+    assert np.abs((held - before.latents.mean).numpy()).max() < 0.01 * np.abs(moved).max()
     # A left ventricle larger than it is told to be ejects less of itself.
     assert maps.phenotype_weights[1] @ ill.by_sizes[:, 0] < -0.2
 

@@ -3,7 +3,7 @@
 The mesh is cut into strips, and each strip is swept: its triangles begin in rising order, so those
 that may meet one of them stand behind it until the first that begins beyond its end. A pair in
 several strips is taken in the first that both reach. What crossing means is said by the reference,
-``cardiogen.measure.crossing``; both find the same pairs.
+``cardiogen.measure.crossing``; both find the same pairs of faces that have an area.
 """
 
 from __future__ import annotations
