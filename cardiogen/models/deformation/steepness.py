@@ -28,7 +28,7 @@ _STEEP_SHAPE = 1.5  # below it no shape was seen to fold
 _LATE = np.arange(0.24, 0.56, 0.04)  # phases of the steepest velocities
 _DENSE = np.arange(0.20, 0.60, 0.02)
 _HALVINGS = 6
-_FILLING = np.arange(0.40, 0.61, 0.04)  # phases of the fastest motion
+_FILLING = np.arange(0.44, 0.57, 0.04)  # phases of the fastest motion
 # Millimeters per cycle, a tenth below the rule of ``measure.cycle_validity``.
 _FASTEST = 0.9 * SPEED_MM
 
@@ -111,4 +111,4 @@ def _folds(decoder: VelocityDecoder, scores: Array) -> bool:
 
 def _motion(decoder: VelocityDecoder, scores: Array, phases: Array) -> Tensor:
     """Return v_t ``(T, 3, A)`` mm."""
-    return torch.from_numpy(decoder.modes.heart_velocities(scores, phases)[1]).float()
+    return torch.from_numpy(decoder.modes.heart_motion(scores, phases)[0]).float()
