@@ -148,7 +148,7 @@ class DeformationModel:
         shape = self.solver.shape(latent) if shape is None else shape
 
         return sound_scores(
-            self.solver, latent, shape, self.strokes.stroke_mean,
+            self.solver, latent, shape, (self.strokes.plain(latent), self.strokes.stroke_mean),
             lambda z: self.solved_scores(z, shape),
         )  # fmt: skip
 

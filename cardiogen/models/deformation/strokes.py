@@ -141,6 +141,13 @@ class StrokeVolumes:
 
         return self._moved(latent, last) if np.isfinite(last).all() else latent
 
+    def plain(self, latent: Array) -> Array:
+        """Return the latent ``(S,)`` of the same shape and strokes, its motion else the mean's."""
+        still = len(latent) - len(self.stroke_ways)
+        plain = np.concatenate([latent[:still], self.stroke_mean[still:]])
+
+        return self._moved(plain, self._told(latent) - self._told(plain))
+
     def score_slopes(self, slopes: Array) -> Array:
         """Return ds/dz ``(S, S)`` of scores at which f has slopes ``(3, S)``."""
         size = len(self.stroke_mean)

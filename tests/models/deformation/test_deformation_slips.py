@@ -60,14 +60,14 @@ def test_steep_motion_is_drawn_back_until_nothing_folds(small_model):
     way = np.zeros(len(typical))
     way[decoder.modes.ed_size] = 1.0
     shape = decoder.shape(typical)
-    kept = sound_scores(decoder, typical + 0.1 * way, shape, typical, lambda z: z)
+    kept = sound_scores(decoder, typical + 0.1 * way, shape, [typical], lambda z: z)
     np.testing.assert_array_equal(kept, typical + 0.1 * way)
     for size in (-40.0, 40.0):
         far = typical + size * way
         if not folds(decoder, far):
             continue
         assert steepness(decoder.template.velocity(motion_of(decoder, far))) > 3.2
-        back = sound_scores(decoder, far, shape, typical, lambda z: z)
+        back = sound_scores(decoder, far, shape, [typical], lambda z: z)
         assert not folds(decoder, back)
         share = (back - typical) @ way / size
         assert 0.05 < share < 1.0
@@ -87,6 +87,6 @@ def test_fast_motion_is_drawn_back_until_it_is_as_fast_as_hearts(small_model):
     way = np.zeros(len(typical))
     way[decoder.modes.ed_size :] = 1.0
     size = next(s for s in np.arange(2.0, 60.0) if speed(s * way) > 300.0)
-    back = sound_scores(decoder, size * way, shape, typical, lambda z: z)
+    back = sound_scores(decoder, size * way, shape, [typical], lambda z: z)
     assert speed(back) <= 270.0 + 1e-6
     assert 0.0 < back[-1] < size

@@ -115,20 +115,15 @@ def test_hearts_without_factors_teach_modes_alone(cohort, held, template):
 
 
 def test_motion_that_was_seen_is_not_drawn_back(small_model, latents, monkeypatch):
-    typical = small_model.strokes.stroke_mean
-
-    def nearer(latent):
-        beats = np.arange(len(latent)) >= small_model.decoder.modes.ed_size
-        return np.where(beats, (latent + typical) / 2, latent)
-
-    def halfway(decoder, latent, shape, mean, solve):
-        return solve(nearer(latent))
+    def halfway(decoder, latent, shape, anchors, solve):
+        return solve((latent + anchors[0]) / 2)
 
     monkeypatch.setattr("cardiogen.models.deformation.model.sound_scores", halfway)
     latent, phases = latents[2], np.array([0.0, 0.4])
+    plain = small_model.strokes.plain(latent)
     raw, drawn = small_model.solved_scores(latent), small_model.scores(latent)
     assert np.abs(raw - drawn).max() > 0.1
-    np.testing.assert_array_equal(drawn, small_model.solved_scores(nearer(latent)))
+    np.testing.assert_array_equal(drawn, small_model.solved_scores((latent + plain) / 2))
     ed, motion = small_model.decoder.modes.heart_velocities(raw, phases)
     heart = EncodedHeart(typical_pose(), torch.from_numpy(ed).float(),
                          torch.from_numpy(motion).float(), phases)  # fmt: skip
@@ -139,3 +134,15 @@ def test_motion_that_was_seen_is_not_drawn_back(small_model, latents, monkeypatc
     still = replace(heart, motion=heart.motion[:1], phases=phases[:1])
     own = own_model(small_model, latent, still)
     np.testing.assert_array_equal(own.scores(latent), drawn)
+
+
+def test_plain_motion_keeps_shape_and_strokes(small_model, latents):
+    strokes, still = small_model.strokes, small_model.decoder.modes.ed_size
+    plain = strokes.plain(latents[3])
+    np.testing.assert_array_equal(plain[:still], latents[3][:still])
+    told = strokes.stroke_slopes @ (plain - latents[3])
+    np.testing.assert_allclose(told, 0.0, atol=1e-9)
+    # Of the strokes' own ways it takes what it must, and of all others none.
+    ways = np.linalg.qr(strokes.stroke_ways)[0]
+    rest = plain[still:] - strokes.stroke_mean[still:]
+    np.testing.assert_allclose(rest, ways @ (ways.T @ rest), atol=1e-9)
