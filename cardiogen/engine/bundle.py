@@ -76,14 +76,15 @@ def default_bundle_path() -> Path:
 
 
 def find_bundle(path: str | Path | None) -> Path:
-    """Return the folder of a bundle: a bare name that is no file here is a shipped one's."""
+    """Return the folder of a bundle: a bare name that is no file here is a shipped one's.
+
+    ``default`` is the one that is used if none is named.
+    """
     if path is None:
         return default_bundle_path()
-    shipped = {name: _shipped(name) for name in SHIPPED} | {"default": default_bundle_path()}
+    name = _DEFAULT if str(path) == "default" else str(path)
 
-    named = shipped.get(str(path))
-
-    return Path(path) if named is None or Path(path).exists() else named
+    return Path(path) if name not in SHIPPED or Path(path).exists() else _shipped(name)
 
 
 def _shipped(name: str) -> Path:

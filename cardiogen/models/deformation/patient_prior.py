@@ -97,7 +97,6 @@ def any_health(
     by_sizes[beat] = (
         by_beat @ np.linalg.solve(told[np.ix_(_SIZES, _SIZES)], told[np.ix_(_SIZES, beats)]).T
     )
-
     total += _FLOOR * np.eye(len(mean))
 
     return PatientPrior(mean + from_told @ shift, total, mean, by_sizes)
