@@ -38,7 +38,7 @@ MYO_DRIFT = 0.10
 SPEED_MM = 300.0  # per cycle
 CLOSURE_MM = 1.5
 _DENSE = 0.06  # of the cycle: fewer than 17 frames are too few to judge motion
-_DIP = 0.10  # of the stroke volume
+DIP = 0.10  # of the stroke volume
 
 
 def check_sequence(sequence: Sequence) -> list[Violation]:
@@ -103,12 +103,12 @@ def _check_curve(lv: NDArray[np.float64], source: str) -> Iterator[Violation]:
     # Around once from the largest value and back to it: every minimum has both of its flanks.
     start = int(np.argmax(lv))
     around = np.append(np.roll(lv, -start), lv[start])
-    minima, _ = find_peaks(-around, prominence=max(_DIP * stroke, 1e-9))
+    minima, _ = find_peaks(-around, prominence=max(DIP * stroke, 1e-9))
     if len(minima) > 1:
         yield Violation("one-minimum", None, f"{source}: LV volume has {len(minima)} minima")
     steps = np.abs(np.diff(lv))
     closing = float(abs(lv[0] - lv[-1]))
-    if closing > steps.max() + _DIP * stroke:
+    if closing > steps.max() + DIP * stroke:
         detail = f"{source}: LV jumps by {closing:.1f} mL from the last frame to the first"
         yield Violation("closure", None, detail)
 

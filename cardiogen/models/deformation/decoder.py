@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cardiogen.models.deformation.modes import VelocityModes
-from cardiogen.models.deformation.slips import Slips
+from cardiogen.models.deformation.slips import Slips, without_crossing
 from cardiogen.models.deformation.template import DeformationTemplate
 
 Array = NDArray[np.float64]
@@ -67,7 +67,10 @@ class VelocityDecoder:
         """Return the vertices ``(T, V, 3)`` before they are moved, of coefficients ``(T, F)``."""
         points = np.tile(self.template.shown, (len(told), 1, 1))
         if self.slips is not None:
-            points += self.slips.heart(scores[: self.modes.ed_size], told)
+            still = self.slips.resting(scores[: self.modes.ed_size])
+            faces = self.template.topology.all_faces
+            still = without_crossing(still, self.template.shown, faces)
+            points += still + self.slips.beating(told)
 
         return torch.from_numpy(points).float()
 
@@ -85,3 +88,31 @@ class VelocityDecoder:
         moved = self.template.move(moved, shape.repeat_interleave(frames, dim=0))
 
         return moved.unflatten(0, (hearts, frames))
+
+
+class Frames:
+    """Meshes of one heart whose shape is known; none is made twice while the scores stay."""
+
+    def __init__(self, decoder: VelocityDecoder, shape: Tensor) -> None:
+        """Begin with no frames.
+
+        Args:
+            decoder: from scores to meshes.
+            shape: what ``decoder.shape`` makes of the heart.
+        """
+        self.decoder = decoder
+        self.shape = shape
+        self._scores: Array | None = None
+        self._made: dict[float, Array] = {}
+
+    def at(self, scores: Array, phases: ArrayLike) -> Array:
+        """Return the meshes ``(T, V, 3)`` of scores ``(S,)`` at phases ``(T,)``."""
+        if self._scores is None or not np.array_equal(scores, self._scores):
+            self._scores, self._made = scores.copy(), {}
+        wanted = np.asarray(phases, float).tolist()
+        new = [phase for phase in dict.fromkeys(wanted) if phase not in self._made]
+        if new:
+            meshes = self.decoder.beating(self.shape, scores, new)
+            self._made |= dict(zip(new, meshes, strict=True))
+
+        return np.stack([self._made[phase] for phase in wanted])

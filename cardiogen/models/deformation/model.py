@@ -27,7 +27,7 @@ from cardiogen.measure.volumes import end_of_ejection, mesh_volumes
 from cardiogen.models.conditional import ConditionalGaussian
 from cardiogen.models.cycle import HARMONICS
 from cardiogen.models.deformation.adaptation import MotionGivenShape
-from cardiogen.models.deformation.decoder import VelocityDecoder
+from cardiogen.models.deformation.decoder import Frames, VelocityDecoder
 from cardiogen.models.deformation.modes import VelocityModes
 from cardiogen.models.deformation.phenotypes import PhenotypeMap
 from cardiogen.models.deformation.slips import Slips
@@ -124,14 +124,14 @@ class DeformationModel:
     def decode(self, latent: Tensor, phases: ArrayLike) -> Array:
         """Return heart-frame meshes ``(T, V, 3)`` in mm of a latent ``(Z,)`` at any phases."""
         scores, when = latent.detach().cpu().numpy().astype(np.float64), np.asarray(phases, float)
-        shape = self.decoder.shape(scores)
+        frames = Frames(self.decoder, self.decoder.shape(scores))
         # Where nothing moves there are no strokes to solve for.
         if np.any(np.mod(when, 1.0) != 0):
-            scores = self.scores(scores, shape if self.solver is self.decoder else None)
+            scores = self.scores(scores, frames if self.solver is self.decoder else None)
 
-        return self.decoder.beating(shape, scores, when)
+        return frames.at(scores, when)
 
-    def scores(self, latent: Array, shape: Tensor | None = None) -> Array:
+    def scores(self, latent: Array, frames: Frames | None = None) -> Array:
         """Return the scores ``(Z,)`` of a latent ``(Z,)``, motion drawn back to what is sound.
 
         Nothing is drawn back without strokes, as in models adapted to a cohort, nor where the
@@ -139,17 +139,17 @@ class DeformationModel:
 
         Args:
             latent: of a heart.
-            shape: what ``solver.shape`` makes of it, if that is known.
+            frames: of its shape by ``solver``, if there are any.
         """
         seen = len(self.decoder.modes.fields) > len(self.solver.modes.fields)
         if self.strokes is None or seen:
-            return self.solved_scores(latent, shape)
+            return self.solved_scores(latent, None if frames is None else frames.shape)
 
-        shape = self.solver.shape(latent) if shape is None else shape
+        frames = frames or Frames(self.solver, self.solver.shape(latent))
 
         return sound_scores(
-            self.solver, latent, shape, (self.strokes.plain(latent), self.strokes.stroke_mean),
-            lambda z: self.solved_scores(z, shape),
+            frames, latent, (self.strokes.plain(latent), self.strokes.stroke_mean),
+            lambda z: self.solved_scores(z, frames.shape),
         )  # fmt: skip
 
     def solved_scores(self, latent: Array, shape: Tensor | None = None) -> Array:

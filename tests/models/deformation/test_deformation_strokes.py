@@ -115,7 +115,7 @@ def test_hearts_without_factors_teach_modes_alone(cohort, held, template):
 
 
 def test_motion_that_was_seen_is_not_drawn_back(small_model, latents, monkeypatch):
-    def halfway(decoder, latent, shape, anchors, solve):
+    def halfway(frames, latent, anchors, solve):
         return solve((latent + anchors[0]) / 2)
 
     monkeypatch.setattr("cardiogen.models.deformation.model.sound_scores", halfway)
