@@ -3,7 +3,7 @@
     python scripts/evaluate.py BUNDLE [BUNDLE ...] --out report
 
 The first bundle is the one that is judged, the others stand in the same tables, and so does the
-shipped model, which all are held against. Without any it evaluates the shipped model alone.
+shipped linear model, which all are held against. Without any it evaluates the default model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cardiogen.cli.evaluate import evaluate
 def main() -> None:
     """Evaluate; print how each model does against the baseline and how many bars it keeps."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundles", type=Path, nargs="*", help="default: the one shipped")
+    parser.add_argument("bundles", type=Path, nargs="*", help="by default the default model")
     parser.add_argument("--cohort", default="population", help="population or a folder")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--size", choices=["small", "full"], default="small")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cardiogen.base import CardiogenError, Note, atomic_folder
+from cardiogen.base import CardiogenError, atomic_folder
+from cardiogen.cli.complete_notes import LEAST_DRAWS, broken_rules, fit_notes
 from cardiogen.cli.requests import (
     MAX_FRAMES,
     check_apart,
@@ -27,11 +28,9 @@ if TYPE_CHECKING:
     from cardiogen.data.nifti_geometry import Prefer
     from cardiogen.data.sequence import Orientation, Sequence
     from cardiogen.export.space import Space
-    from cardiogen.models.protocol import Posterior
 
 _MAX_SAMPLES = 1000
 _INTERVAL = (5.0, 95.0)
-_LEAST_DRAWS = 20  # fewer have nothing beyond the 5th and 95th percentile
 
 
 def complete(
@@ -128,12 +127,17 @@ def complete(
         outside = domain_reason(error)
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         posterior = loaded.model.posterior(observed, condition, healthy=healthy)
-        notes = (*observed.notes, *_own_notes(posterior, samples, str(labels[0])))
         mean, *draws = complete_sequences(
             loaded.model, posterior, cycle_phases(loaded.model, frames), samples=samples,
             seed=seed, grid=observed.grid, factors=factors,
             subject_id=Path(labels[0]).name.split(".")[0],
         )  # fmt: skip
+        where = str(labels[0])
+        notes = (
+            *observed.notes,
+            *fit_notes(posterior, samples, where),
+            *broken_rules(mean, where),
+        )
         parameters = {
             "command": "complete",
             "inputs": [Path(file).name for file in labels],
@@ -168,9 +172,9 @@ def _check_overlap(samples: int, formats: Listing[str], *, has_meshes: bool) -> 
     if not has_meshes:
         raise usage_error("--overlap", "a model of label maps", "a model of meshes",
                           "--model deformation, or no --overlap")  # fmt: skip
-    if samples < _LEAST_DRAWS:
-        raise usage_error("--overlap", f"{samples} draws", f"{_LEAST_DRAWS} at least",
-                          f"--samples {_LEAST_DRAWS}")  # fmt: skip
+    if samples < LEAST_DRAWS:
+        raise usage_error("--overlap", f"{samples} draws", f"{LEAST_DRAWS} at least",
+                          f"--samples {LEAST_DRAWS}")  # fmt: skip
     if "nifti" not in formats:
         raise usage_error("--overlap", f"--format {','.join(formats)}", "nifti among the formats",
                           "--format all")  # fmt: skip
@@ -229,19 +233,6 @@ def _one_label_map(labels: Listing[str | Path], given: str | None) -> str:
     return names[0]
 
 
-def _own_notes(posterior: Posterior, samples: int, where: str) -> list[Note]:
-    """Return what was decided by the fit, and what too few samples leave out."""
-    notes = []
-    if posterior.margin is not None:
-        found = "mirrors the heart" if posterior.pose.mirrored else "does not mirror the heart"
-        text = f"the header {found}: decided by fit, objectives {posterior.margin:.1f} apart"
-        notes.append(Note("L63", where, text))
-    if 0 < samples < _LEAST_DRAWS:
-        text = f"{samples} draws give no 90 % intervals in frames.csv; {_LEAST_DRAWS} or more do"
-        notes.append(Note("U01", "--samples", text))
-    return notes
-
-
 def _default_phases(frames: int, files: int) -> list[float]:
     if files > 1:
         raise usage_error(
@@ -261,7 +252,7 @@ def _volumes(draws: Listing[Sequence]) -> dict[str, np.ndarray]:
 
 def _intervals(draws: Listing[Sequence]) -> dict[str, list[float]]:
     """90 % interval of the draws' volumes in every frame, as columns of ``frames.csv``."""
-    if len(draws) < _LEAST_DRAWS:
+    if len(draws) < LEAST_DRAWS:
         return {}
     columns = {}
     source = "labels" if draws[0].vertices is None else "mesh"

@@ -155,6 +155,19 @@ def test_several_maps_with_their_phases_in_any_order(run, tmp_path, ed_map, hear
     assert float(row["LVEF (%)"]) == pytest.approx(float(true["LVEF (%)"]), abs=6)
 
 
+def test_input_of_no_heart_is_completed_with_a_warning(run, tmp_path, ed_map):
+    image = nib.load(ed_map)
+    affine = image.affine.copy()
+    affine[:3] *= 0.5  # wrong voxel sizes: an eighth of the volume
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), tmp_path / "small.nii.gz")
+    for name, warned in ((ed_map, False), ("small.nii.gz", True)):
+        ran = run("complete", name, "--label-map", "ukbb", "--out", "x", "--overwrite", *FEW)
+        assert ran.code == 0, ran.err
+        notes = json.loads((tmp_path / "x" / "parameters.json").read_text())["notes"]
+        assert any("D10" in note and "LVEDV" in note for note in notes) == warned
+        assert ("D10" in ran.err) == warned
+
+
 def test_requests_that_are_refused(refused, tmp_path, ed_map):
     image = nib.load(ed_map)
     data = np.asarray(image.dataobj)
