@@ -8,6 +8,7 @@ heart. A place y of frame t comes from ``exp(-v_t)(exp(-v_ed)(y)) - slip_t``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,18 +17,31 @@ from torch import Tensor
 
 from cardiogen.models.deformation.modes import VelocityModes
 from cardiogen.models.deformation.slips import Slips, without_crossing
-from cardiogen.models.deformation.template import DeformationTemplate
+from cardiogen.models.deformation.template import WEDGE_MM, DeformationTemplate
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class VelocityDecoder:
-    """Template, modes and slips, if there are any: everything that turns scores into hearts."""
+    """Everything that turns scores into hearts.
+
+    Attributes:
+        template: what is moved.
+        modes: from scores to velocities.
+        slips: of vertices beside them, if there are any.
+        wedge_mm: see ``template.opened``.
+    """
 
     template: DeformationTemplate
     modes: VelocityModes
     slips: Slips | None = None
+    wedge_mm: float = WEDGE_MM
+
+    @cached_property
+    def vertices(self) -> Array:
+        """Vertices ``(V, 3)`` mm that are moved."""
+        return self.template.opened(self.wedge_mm)
 
     def heart(self, scores: Array, phases: ArrayLike) -> Array:
         """Return the meshes ``(T, V, 3)`` of one heart in its own frame, mm.
@@ -65,11 +79,11 @@ class VelocityDecoder:
 
     def _points(self, scores: Array, told: Array) -> Tensor:
         """Return the vertices ``(T, V, 3)`` before they are moved, of coefficients ``(T, F)``."""
-        points = np.tile(self.template.shown, (len(told), 1, 1))
+        points = np.tile(self.vertices, (len(told), 1, 1))
         if self.slips is not None:
             still = self.slips.resting(scores[: self.modes.ed_size])
             faces = self.template.topology.all_faces
-            still = without_crossing(still, self.template.shown, faces)
+            still = without_crossing(still, self.vertices, faces)
             points += still + self.slips.beating(told)
 
         return torch.from_numpy(points).float()
@@ -80,7 +94,7 @@ class VelocityDecoder:
         beat, told = self.modes.motion(scores, phases)
         hearts, frames = beat.shape[:2]
         beat = self.template.displacement(beat.flatten(0, 1))
-        points = torch.from_numpy(self.template.shown).to(beat).expand(len(beat), -1, -1)
+        points = torch.from_numpy(self.vertices).to(beat).expand(len(beat), -1, -1)
         if self.slips is not None:
             slips = self.slips.hearts(scores[:, : self.modes.ed_size], told)
             points = points + slips.flatten(0, 1)

@@ -57,7 +57,7 @@ class EncodedHeart:
     def meshes(self, decoder: VelocityDecoder) -> Array:
         """Return the meshes of the frames ``(T, V, 3)`` in the patient's world, mm."""
         template = decoder.template
-        points = torch.from_numpy(template.shown).float().expand(len(self.motion), -1, -1)
+        points = torch.from_numpy(decoder.vertices).float().expand(len(self.motion), -1, -1)
         moved = template.move(points, template.displacement(self.motion))
         moved = template.move(moved, template.displacement(self.ed[None]).expand(
             len(moved), -1, -1, -1, -1))  # fmt: skip

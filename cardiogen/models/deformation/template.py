@@ -32,7 +32,7 @@ Array = NDArray[np.float64]
 # Squarings of every exponential: a fixed number, so that training and use agree.
 SQUARINGS = 5
 _REACH = 1e-3
-_WEDGE_MM = 2.0
+WEDGE_MM = 2.0
 _AVERAGED = 400
 
 
@@ -54,13 +54,15 @@ class DeformationTemplate:
     control_mm: float = 10.0
     margin_mm: float = 20.0
 
-    @cached_property
-    def shown(self) -> Array:
-        """Vertices that hearts are made of: ``vertices`` with the right wall's wedge opened.
+    def opened(self, wedge_mm: float = WEDGE_MM) -> Array:
+        """Return the vertices that hearts are made of, the right wall's wedge opened.
 
         Where the right wall is inserted it narrows to nothing between faces of 13 mm. Velocities
         keep points in order, not the straight faces between them: these crossed in one heart of
-        ten. So the epicardial vertices next to the insertion lie 2 mm off the right cavity.
+        ten. So the epicardial vertices next to the insertion lie some way off the right cavity.
+
+        Args:
+            wedge_mm: that way.
         """
         if "rv_epi" not in self.topology.parts:
             return self.vertices
@@ -76,7 +78,7 @@ class DeformationTemplate:
         gap, nearest = cKDTree(points).query(self.vertices[next_to])
         away = (self.vertices[next_to] - points[nearest]) / gap[:, None]
         vertices = self.vertices.copy()
-        vertices[next_to] += away * np.maximum(_WEDGE_MM - gap, 0.0)[:, None]
+        vertices[next_to] += away * np.maximum(wedge_mm - gap, 0.0)[:, None]
 
         return vertices
 

@@ -1,15 +1,19 @@
 """Encoding of label maps, what sets a heart apart, and adaptation to a cohort."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from cardiogen import ops
 from cardiogen.base import CardiogenError
+from cardiogen.data.cohort import load_sequence, read_cohort
 from cardiogen.data.factors import Factors
 from cardiogen.data.grid import Grid
 from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Sequence
+from cardiogen.measure.crossing import crossing_faces
 from cardiogen.measure.overlap import dice
 from cardiogen.measure.volumes import label_volumes
 from cardiogen.models.cycle import fourier_basis
@@ -30,6 +34,7 @@ from cardiogen.models.deformation.label_codes import LabelFitter
 from cardiogen.models.deformation.model import DeformationModel
 from cardiogen.models.deformation.occupancy import OccupancyMaps
 from cardiogen.models.deformation.patients import _ejecting, own_model, patient_posterior
+from cardiogen.models.store import load_model
 from cardiogen.population.pose import Pose, typical_pose
 from cardiogen.population.render import render_labels, short_axis_grid
 
@@ -465,3 +470,21 @@ class TestObservedCodes:
         left = label_volumes(smaller[1:], labels.grid)
         wanted = [(lost[s][0] - left[s][0]) / volumes[s][0] for s in (Structure.LV, Structure.RV)]
         np.testing.assert_allclose(again, wanted, atol=1e-9)
+
+
+def test_the_wedge_of_a_patient_opens_until_nothing_crosses(real_data):
+    model = load_model(None).model
+    truth = load_sequence(read_cohort(real_data / "acdc_dev25")[0])
+    still = truth.with_(labels=truth.labels[:1], phases=truth.phases[:1], es=None)
+    unknown = torch.full((5,), torch.nan, dtype=torch.float64)
+    found = model.posterior(still, unknown)
+    decoder, scores = found.own.decoder, found.own.scores(found.latents.mean.numpy())
+    phases, faces = np.arange(25) / 25, model.topology.all_faces
+
+    def crossing(wedge_mm):
+        meshes = replace(decoder, wedge_mm=wedge_mm).heart(scores, phases)
+        return [len(crossing_faces(mesh, faces)) for mesh in meshes]
+
+    assert max(crossing(2.0)) > 0
+    assert decoder.wedge_mm > 2.0
+    assert max(crossing(decoder.wedge_mm)) == 0

@@ -57,7 +57,7 @@ def test_slips_of_one_heart_and_of_many_agree():
 
 
 def test_slips_are_shortened_until_no_faces_cross(template):
-    vertices, faces = template.shown, template.topology.all_faces
+    vertices, faces = template.opened(), template.topology.all_faces
     slip = np.zeros_like(vertices)
     # One vertex through the opposite wall, or somewhat up from where it is.
     vertex = int(template.topology.parts["lv_free_wall"][0, 0])
