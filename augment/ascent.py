@@ -57,7 +57,7 @@ class Ascent:
 
 @dataclass
 class Climber:
-    """The steps of one search; holds what Adam remembers.
+    """The steps of one search; holds what Adam remembers, and what was drawn not to act.
 
     Attributes:
         ascent: how to step.
@@ -67,6 +67,7 @@ class Climber:
     _count: int = 0
     _means: list[Tensor] = field(default_factory=list)
     _squares: list[Tensor] = field(default_factory=list)
+    _acting: list[Tensor] = field(default_factory=list)
 
     def probed(self, draw: Draw) -> Draw:
         """Return where to take the gradient: the draw itself, or for ``power`` one near 0."""
@@ -82,6 +83,8 @@ class Climber:
     def step(self, draw: Draw, gradients: Sequence[Tensor]) -> Draw:
         """Return the draw one step further uphill, within its bounds."""
         self._count += 1
+        # Of the start: on the way, what acts may come to nothing and back.
+        self._acting = self._acting or [_acts(p.free, p.fixed) for p in draw.params]
         if self.ascent.method == "adam" and not self._means:
             self._means = [torch.zeros_like(g) for g in gradients]
             self._squares = [torch.zeros_like(g) for g in gradients]
@@ -91,7 +94,7 @@ class Climber:
         ):
             # fp16 may overflow; a sample without a usable gradient stays where it is.
             gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-            gradient = gradient * _acts(params.free, params.fixed)
+            gradient = gradient * self._acting[number]
             if self.ascent.method == "power":
                 free.append(transform.unit(gradient, draw.lattice))
                 continue

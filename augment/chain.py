@@ -20,6 +20,9 @@ from augment.lattice import Lattice
 from augment.transforms.base import Geometric, Params, Photometric, Transform, uniform
 from cardiogen.ops import Padding, one_hot
 
+_SEEDS = 2**63 - 1
+_ROUNDED = 1e-3  # of probabilities in half precision
+
 
 @dataclass(frozen=True, eq=False)
 class Draw:
@@ -74,10 +77,11 @@ class Draw:
             image: ``(B, C, *S)`` on the draw's lattice.
             padding: what lies outside the image.
         """
-        if Lattice.of(image, spacing=self.lattice.spacing).shape != self.lattice.shape:
+        own, lattice = Lattice.of(image, spacing=self.lattice.spacing), self.lattice
+        if own.shape != lattice.shape or own.channels != lattice.channels:
             raise ValueError(
-                f"image must have the shape of its draw, {self.lattice.shape}, "
-                f"got {tuple(image.shape[2:])}"
+                "image must have the channels and shape of its draw, "
+                f"{(lattice.channels, *lattice.shape)}, got {tuple(image.shape[1:])}"
             )
         # Coordinates in half precision would misplace voxels; intensities follow the image.
         with torch.autocast(image.device.type, enabled=False):
@@ -173,8 +177,10 @@ class Chain:
     def __post_init__(self) -> None:
         object.__setattr__(self, "transforms", tuple(self.transforms))
         most = len(self.transforms) if self.most is None else self.most
-        if not self.transforms:
-            raise ValueError("transforms must be at least one transform, got none")
+        if not self.transforms or not all(isinstance(t, Transform) for t in self.transforms):
+            raise ValueError(f"transforms must be one transform or more, got {self.transforms}")
+        if not all(isinstance(n, int) for n in (self.least, most)):
+            raise ValueError(f"least and most must be whole, got {self.least} and {self.most}")
         if not 0 <= self.least <= most <= len(self.transforms):
             raise ValueError(
                 f"least and most must satisfy 0 <= least <= most <= {len(self.transforms)}, "
@@ -195,14 +201,19 @@ class Chain:
     def sample_params(
         self, transforms: Sequence[Transform], lattice: Lattice, *, generator: torch.Generator
     ) -> Draw:
-        """Draw parameters for transforms that are already chosen: another start of a search."""
+        """Draw parameters for transforms that are already chosen: another start of a search.
+
+        Every transform draws from a generator of its own: what noise of more channels takes moves
+        no other transform, so that images and label maps of any channels move alike.
+        """
         params = []
         for transform in transforms:
-            drawn = transform.sample(lattice, generator=generator)
-            if self.probability < 1:
-                chance = uniform((lattice.batch,), generator=generator, low=0.0)
-                drawn = drawn.kept(chance < self.probability)
-            params.append(drawn)
+            own = _offspring(generator)
+            chance = uniform((lattice.batch,), generator=own, low=0.0)
+            drawn = transform.sample(lattice, generator=own)
+            params.append(
+                drawn if self.probability == 1 else drawn.kept(chance < self.probability)
+            )
 
         return Draw(tuple(transforms), tuple(params), lattice)
 
@@ -252,6 +263,14 @@ class Chain:
         return [self.transforms[i] for i in (order if self.shuffle else sorted(order))]
 
 
+def _offspring(generator: torch.Generator) -> torch.Generator:
+    """Return a generator that is seeded by another, from which it takes one number."""
+    device = generator.device
+    seed = torch.randint(_SEEDS, (), generator=generator, device=device, dtype=torch.int64)
+
+    return torch.Generator(device=device).manual_seed(int(seed))
+
+
 def placed(draw: Draw, image: Tensor) -> Draw:
     """Return a draw with its parameters on the device of an image, float32 or wider."""
     dtype = torch.promote_types(image.dtype, torch.float32)
@@ -263,19 +282,37 @@ def placed(draw: Draw, image: Tensor) -> Draw:
 def as_one_hot(labels: Tensor, image: Tensor, *, classes: int | None = None) -> Tensor:
     """Return labels as channels ``(B, K, *S)`` that belong to an image.
 
+    Codes may be floats, as some loaders have them: one channel of whole numbers where ``classes``
+    is given, and more than one.
+
     Raises:
-        ValueError: for codes outside ``0 .. classes - 1``, NaN, and other sizes than the image's.
+        ValueError: for codes outside ``0 .. classes - 1``, probabilities outside [0, 1], NaN, and
+            other sizes than the image's.
     """
-    if not labels.is_floating_point():
-        if classes is None:
-            raise ValueError("classes must be given with an integer label map, got None")
-        labels = one_hot(labels, classes, dtype=torch.promote_types(image.dtype, torch.float32))
+    check_finite(labels, "labels")
+    dtype = torch.promote_types(image.dtype, torch.float32)
+    coded = not labels.is_floating_point()
+    if coded and classes is None:
+        raise ValueError("classes must be given with an integer label map, got None")
+    if not coded and labels.shape[1] == 1 and classes is not None and classes > 1:
+        if not torch.equal(labels, labels.round()):
+            raise ValueError(
+                f"labels of one channel must be codes 0 to {classes - 1}, got fractions: give "
+                "probabilities of all classes, or no classes"
+            )
+        labels, coded = labels.long(), True
+    if coded:
+        labels = one_hot(labels, classes, dtype=dtype)
+    elif labels.numel() and not (labels.min() >= -_ROUNDED and labels.max() <= 1 + _ROUNDED):
+        raise ValueError(
+            f"labels must be probabilities in [0, 1], got {labels.min():g} to {labels.max():g}; "
+            "give codes as integers, with classes"
+        )
     if len(labels) != len(image) or labels.shape[2:] != image.shape[2:]:
         raise ValueError(
             f"labels must have the batch and voxels of image, {tuple(image.shape)}, "
             f"got {tuple(labels.shape)}"
         )
-    check_finite(labels, "labels")
 
     return labels
 
@@ -296,7 +333,11 @@ def _applied(draw: Draw, image: Tensor, padding: Padding) -> Applied:
     lattice = draw.lattice
     steps = list(zip(draw.transforms, draw.params, strict=True))
     moving = [(t, p) for t, p in steps if isinstance(t, Geometric)]
-    geometry = Geometry([_pull_back(t, p, lattice) for t, p in moving], lattice)
+    smooth, slices = (
+        [_pull_back(t, p, lattice) for t, p in moving if t.slicewise is slicewise]
+        for slicewise in (False, True)
+    )
+    geometry = Geometry(smooth, lattice, slices=slices)
     covers: list[Tensor | None] = [None, None]
     resampled = False
     for transform, params in steps:

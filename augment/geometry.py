@@ -43,11 +43,15 @@ class Geometry:
         maps: functions that return the pull-back of each transform, or its inverse if given True,
             in the order in which the transforms act on the image.
         lattice: of the image.
+        slices: more of them, which act after all others and move slices in their planes.
     """
 
-    def __init__(self, maps: Sequence[PullBack], lattice: Lattice) -> None:
+    def __init__(
+        self, maps: Sequence[PullBack], lattice: Lattice, *, slices: Sequence[PullBack] = ()
+    ) -> None:
         self.lattice = lattice
-        self._maps = tuple(maps)
+        self._smooth, self._slices = tuple(maps), tuple(slices)
+        self._maps = self._smooth + self._slices
 
     @property
     def moves(self) -> bool:
@@ -101,12 +105,21 @@ class Geometry:
             exclusive: channels sum to one and channel 0 is background, which fills what is out of
                 view; otherwise every channel is a region of its own and fades to 0 there.
         """
-        return _moved(probs, self.inverse, exclusive) if self.moves else probs
+        if not self._slices:
+            return _moved(probs, self.inverse, exclusive) if self.moves else probs
+        # Shifts change from slice to slice: between them there is none to be read.
+        for maps in (self._slices, self._smooth):
+            if maps:
+                found = composed([make(True) for make in reversed(maps)], self.lattice)
+                probs = _moved(probs, as_displacement(found, self.lattice), exclusive)
+
+        return probs
 
     def points(self, points: Tensor, grid: GridLike) -> Tensor:
         """Return where points of the image lie in the result, ``(B, V, d)`` world mm.
 
-        Affine geometry is exact everywhere. Otherwise points outside the image move as its border.
+        Affine geometry is exact everywhere. Otherwise points outside the image move as its border,
+        and those between slices that were shifted by as much as lies between their shifts.
 
         Args:
             points: world mm ``(B, V, d)``: landmarks, or vertices of meshes.

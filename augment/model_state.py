@@ -36,21 +36,27 @@ def kept_buffers(
     if module is None:
         yield
         return
-    held = [(m, n, b) for m in module.modules() for n, b in m._buffers.items() if b is not None]
-    values = [buffer.detach().clone() for _, _, buffer in held]
+    held = [
+        (m, name, buffer, f"{path}.{name}" if path else name)
+        for path, m in module.named_modules()
+        for name, buffer in m._buffers.items()
+        if buffer is not None
+    ]
+    values = [buffer.detach().clone() for _, _, buffer, _ in held]
     flags = [(m, m.training) for m in module.modules()]
     whole = False
     try:
-        if own:
-            for name, buffer in module.named_buffers():
-                buffer.data.copy_(own[name])
+        if own is not None:
+            # Tensors of their own: the backward of a norm in eval mode reads them once more.
+            for (m, name, _, path), value in zip(held, values, strict=True):
+                m._buffers[name] = own.get(path, value).clone()
         yield
         whole = True
         if own is not None and learn:
-            own.update({n: b.detach().clone() for n, b in module.named_buffers()})
+            own.update({path: m._buffers[name].detach().clone() for m, name, _, path in held})
     finally:
-        if keep or not whole:
-            for (m, name, buffer), value in zip(held, values, strict=True):
+        for (m, name, buffer, _), value in zip(held, values, strict=True):
+            if keep or not whole:
                 # Through data: a graph that saved the buffer must not take it for changed.
                 buffer.data.copy_(value)
                 m._buffers[name] = buffer

@@ -97,6 +97,11 @@ class Passes:
         """The network, if it is one that has a state."""
         return self.network if isinstance(self.network, nn.Module) else None
 
+    @property
+    def distributed(self) -> bool:
+        """Whether ranks train the network together."""
+        return hasattr(self.module, "no_sync")
+
     def once(self, draw: Draw) -> Pass:
         """Make a pass, with whatever gradients are asked for."""
         applied = draw.apply(self.image, padding=self.padding)
@@ -112,6 +117,8 @@ class Passes:
     def gradients(self, draw: Draw) -> tuple[Tensor, list[Tensor]]:
         """Return the losses of a draw and their gradients by its free parameters alone."""
         free = [p.free.detach().requires_grad_() for p in draw.params]
+        if not free:
+            return self.losses(draw), []
         with torch.enable_grad():
             losses = self.once(draw.with_free(free)).losses
             total = losses.sum() * _scale(self.image.device.type)
@@ -192,6 +199,8 @@ def hardest_pass(passes: Passes, found: Found, *, trained: bool = True) -> Pass:
         found: its result.
         trained: the pass is learned from, so ``statistics`` has a say.
     """
+    if passes.distributed and found.best_losses is not None:
+        return _guarded(passes, _decided(passes, found), trained)
     result = _guarded(passes, found.draw, trained)
     if found.best_losses is None or not _below(result.losses, found.best_losses):
         return result
@@ -201,6 +210,22 @@ def hardest_pass(passes: Passes, found: Found, *, trained: bool = True) -> Pass:
         return result
 
     return _guarded(passes, found.start, trained)
+
+
+def _decided(passes: Passes, found: Found) -> Draw:
+    """Return the draw of the hardest pass, after as many passes on every rank.
+
+    Passes that are learned from exchange buffers, and synchronized norms do in any: ranks that
+    make one more than others would wait for them for ever.
+    """
+    with passes.searching():
+        last = passes.losses(found.draw)
+        mixed, _ = _harder(found.best, found.best_losses, found.draw, last)
+        between = passes.losses(mixed)
+    if not _below(last, found.best_losses):
+        return found.draw
+
+    return found.start if _below(between, found.start_losses) else mixed
 
 
 def _guarded(passes: Passes, draw: Draw, trained: bool) -> Pass:

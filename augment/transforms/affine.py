@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -23,7 +24,8 @@ class Affine(Geometric):
     """Rotation, scaling, shear and shift, each parameter uniform within its bound.
 
     Free parameters ``(B, 5 + 1)`` in 2D and ``(B, 12)`` in 3D: rotations, log scales, shears,
-    shifts, all in units of their bounds.
+    shifts, all in units of their bounds. Those that would move a single slice out of itself do
+    nothing: labels beside it would be background where images repeat.
 
     Attributes:
         rotation_deg: largest rotation in the plane of the slices (H, W).
@@ -57,6 +59,7 @@ class Affine(Geometric):
         # In float64: products of float32 matrices may run in TF32 on a GPU.
         free, ndim = params.free.double(), lattice.ndim
         turns = ndim * (ndim - 1) // 2
+        free = free * _within(lattice).to(free)
         rotation, scale, shear, shift = free.split([turns, ndim, turns, ndim], dim=1)
         degrees = [self.rotation_deg, self.tilt_deg, self.tilt_deg][:turns]
         center = free.new_tensor(lattice.extent_mm).expand(len(free), -1) / 2
@@ -116,6 +119,14 @@ class Flip(Geometric):
         bottom[..., -1] = 1.0
 
         return torch.cat([top, bottom], dim=1)
+
+
+def _within(lattice: Lattice) -> Tensor:
+    """Return 1 for parameters that move along axes of more than one voxel alone, else 0."""
+    wide = torch.tensor([float(n > 1) for n in lattice.shape])
+    pairs = torch.stack([wide[i] * wide[j] for i, j in combinations(range(lattice.ndim), 2)])
+    # A turn about an axis is one in the plane of the two others.
+    return torch.cat([pairs.flip(0), wide, pairs, wide])
 
 
 def in_voxels(matrix: Tensor, spacing: tuple[float, ...]) -> Tensor:

@@ -110,7 +110,13 @@ class Photometric(Transform):
 
 
 class Geometric(Transform):
-    """A transform of positions: images, labels, points and predictions move together."""
+    """A transform of positions: images, labels, points and predictions move together.
+
+    Attributes:
+        slicewise: every slice moves in its plane, by itself: next to each other they may differ.
+    """
+
+    slicewise: ClassVar[bool] = False
 
     @abstractmethod
     def pull_back(self, params: Params, lattice: Lattice, *, inverse: bool = False) -> Tensor:

@@ -30,10 +30,14 @@ _FWHM_TO_SIGMA = 0.42466090014400953
 class SliceShift(Geometric):
     """Shift every slice in its plane: each was acquired in another breath-hold.
 
+    In a chain it acts after all other geometry, wherever it was drawn: slices of the result move,
+    and predictions on them are moved back one by one before anything is read between slices.
+
     Attributes:
         shift_mm: largest shift along each of H and W.
     """
 
+    slicewise: ClassVar[bool] = True
     shift_mm: float = 5.0
 
     def __post_init__(self) -> None:
@@ -86,7 +90,8 @@ class SliceCut(Photometric):
     def coverage(self, params: Params, lattice: Lattice) -> Tensor:
         """Return the share of every slice that is left, ``(B, 1, D, H, W)``."""
         depth = lattice.shape[0]
-        most = min(self.cut_mm / lattice.spacing[0], depth / 3)
+        # A single slice has no ends.
+        most = min(self.cut_mm / lattice.spacing[0], depth / 3) if depth > 1 else 0.0
         first, last = (params.free * most).unsqueeze(2).unbind(1)
         slices = torch.arange(depth, dtype=first.dtype, device=first.device)
         kept = (slices + 1 - first).clamp(0, 1) * (depth - slices - last).clamp(0, 1)

@@ -1,6 +1,8 @@
 """The search: it climbs, keeps the best, stays in bounds, and leaves the network as it was."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -27,6 +29,7 @@ from augment import (
     sigmoid_output,
     softmax_output,
 )
+from augment.ascent import Climber
 from augment.model_state import kept_buffers
 from augment.search import Passes
 from cardiogen import ops
@@ -448,6 +451,108 @@ def test_distributed_networks_search_without_talking(kit, batch_net, tmp_path):
             torch.testing.assert_close(a.grad, b.grad)
     finally:
         dist.destroy_process_group()
+
+
+_RANK = """
+import sys, datetime
+import torch
+from torch import nn
+from augment import Adversary, Ascent, classic_chain
+import augment.search as search
+
+rank, store = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+torch.distributed.init_process_group(
+    "gloo", init_method=f"file://{store}", rank=rank, world_size=2,
+    timeout=datetime.timedelta(seconds=60),
+)
+torch.manual_seed(0)
+net = nn.parallel.DistributedDataParallel(
+    nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1))
+)
+optimizer = torch.optim.SGD(net.parameters(), 0.05)
+fell = 0
+below = search._below
+def counted(a, b):
+    global fell
+    fell += below(a, b)
+    return below(a, b)
+search._below = counted
+one = Adversary(chain=classic_chain(), generator=torch.Generator().manual_seed(rank),
+                ascent=Ascent(steps=3, step=1.0, method="sign"))
+data = torch.Generator().manual_seed(100 + rank)
+for _ in range(6):
+    image = torch.rand(2, 1, 24, 20, generator=data)
+    labels = torch.randint(0, 4, (2, 24, 20), generator=data)
+    optimizer.zero_grad()
+    output = net(image)
+    result = one.consistency_loss(net, image, spacing=(1.4, 1.4), reference=output.detach())
+    (nn.functional.cross_entropy(output, labels) + result.loss).backward()
+    optimizer.step()
+    assert result.found.start_losses.mean() <= result.last.losses.mean() + 1e-6
+print(fell, sum(float(p.detach().double().sum()) for p in net.parameters()))
+"""
+
+
+def test_ranks_that_find_differently_do_not_wait_for_each_other(tmp_path):
+    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+        pytest.skip("this torch has no gloo to distribute with")
+    (tmp_path / "rank.py").write_text(_RANK)
+    command = [sys.executable, tmp_path / "rank.py"]
+    ranks = [
+        subprocess.Popen([*command, str(k), tmp_path / "store"], stdout=subprocess.PIPE, text=True)
+        for k in range(2)
+    ]
+    try:
+        said = [rank.communicate(timeout=240)[0].split() for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    # One rank's steps failed more often than the other's, and the weights are the same.
+    assert said[0][0] != said[1][0]
+    assert said[0][1] == said[1][1]
+
+
+def test_own_statistics_of_a_frozen_norm_keep_gradients_right(kit, batch_net):
+    net = copy.deepcopy(batch_net)
+    image, _ = kit.phantoms(4, seed=5)
+    one = adversary(statistics="separate", ascent=Ascent(steps=0))
+    for _ in range(20):
+        one.consistency_loss(net, 3 * image, spacing=SPACING)
+    net.eval()
+    own = copy.deepcopy(net)
+    for name, buffer in own.named_buffers():
+        buffer.copy_(one.own_buffers[name])
+    reference = torch.randn(4, kit.CLASSES, *image.shape[2:], generator=kit.seeded())
+    found = []
+    for network, statistics in ((net, "separate"), (own, "frozen")):
+        again = adversary(statistics=statistics, ascent=Ascent(steps=0))
+        again.own_buffers.update(one.own_buffers)
+        result = again.consistency_loss(network, image, spacing=SPACING, reference=reference)
+        found.append(torch.autograd.grad(result.loss, list(network.parameters())))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-8)
+
+
+def test_what_comes_to_nothing_on_the_way_still_acts(kit):
+    lattice = kit.lattice_of(2, batch=2)
+    draw = Chain(transforms=(Blur(),)).sample(lattice, generator=kit.seeded(0))
+    climber = Climber(Ascent(method="sign", step=1.0))
+    draw = draw.with_free([torch.tensor([[0.7], [0.0]])])
+    down = climber.step(draw, [-torch.ones(2, 1)])
+    assert not down.params[0].free.any()
+    up = climber.step(down, [torch.ones(2, 1)])
+    assert up.params[0].free.flatten().tolist() == [1.0, 0.0]
+
+
+def test_an_empty_chain_may_be_drawn_for_a_function(kit):
+    chain = Chain(transforms=(Blur(),), least=0, most=0)
+    image, _ = kit.phantoms(2)
+    found = adversary(chain=chain).consistency_loss(
+        lambda x: x.expand(-1, 4, -1, -1), image, spacing=SPACING
+    )
+    assert float(found.loss) == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize(("make", "message"), [

@@ -16,6 +16,8 @@ from augment import (
     Lattice,
     Morph,
     Params,
+    RandomConvolution,
+    RicianNoise,
     SliceCut,
     classic_chain,
     full_chain,
@@ -150,8 +152,10 @@ def test_padding_is_zeros_where_asked(kit):
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: Chain(transforms=()), "at least one transform"),
+    (lambda: Chain(transforms=()), "one transform or more"),
     (lambda: Chain(transforms=(Blur(),), least=2), "0 <= least <= most <= 1"),
+    (lambda: Chain(transforms=(3,)), "one transform or more, got .3"),
+    (lambda: Chain(transforms=(Blur(),), least=0.5), "must be whole"),
     (lambda: Chain(transforms=(Blur(),), probability=1.5), "probability must lie"),
 ])  # fmt: skip
 def test_impossible_chains_are_refused(make, message):
@@ -185,3 +189,53 @@ def test_presets_exist_for_planes_and_volumes_alone():
     assert len(full_chain(3).transforms) == len(full_chain(2).transforms) + 3
     with pytest.raises(ValueError, match="ndim must be 2 or 3"):
         full_chain(4)
+
+
+def test_images_of_other_channels_move_alike(kit):
+    noises = (GaussianNoise(sd=1e-6), RicianNoise(sd=1e-6), RandomConvolution())
+    chain = Chain(transforms=(*noises, Affine(), Morph()), least=5, probability=0.7)
+    for seed in range(4):
+        moved = []
+        for channels in (1, 3):
+            lattice = kit.lattice_of(2, channels=channels)
+            draw = chain.sample(lattice, generator=kit.seeded(seed))
+            moved.append(draw.apply(kit.image_of(lattice)).geometry.displacement)
+        torch.testing.assert_close(moved[0], moved[1], rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"channels and shape of its draw, \(3, .* got \(1, "):
+        draw.apply(kit.image_of(kit.lattice_of(2, channels=1)))
+
+
+def test_codes_may_be_floats_but_nothing_between(kit):
+    image, codes = kit.phantoms(2, size=24)
+    chain = Chain(transforms=(Affine(),))
+
+    def labels_of(labels, classes=None):
+        return chain.augment(
+            image, labels, spacing=(1.4, 1.4), generator=kit.seeded(), classes=classes
+        )[1]
+
+    torch.testing.assert_close(labels_of(codes.float(), 4), labels_of(codes, 4), rtol=0, atol=0)
+    for labels, classes, message in (
+        (codes.float() * 9, 4, "labels must"),
+        (codes.float() + 0.5, 4, "must be codes 0 to 3, got fractions"),
+        (codes.float(), None, "must be probabilities in .0, 1., got 0 to 3"),
+        (-one_hot(codes, 4), None, "must be probabilities"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            labels_of(labels, classes)
+
+
+def test_a_single_slice_of_a_volume_moves_in_its_plane(kit):
+    image, codes = kit.phantoms(6, size=48)
+    turned = Affine(rotation_deg=0.0, scale=1.0, shear=0.0, shift_mm=0.0, tilt_deg=15.0)
+    for transform in (turned, Affine(scale=1.0, shift_mm=0.0), SliceCut(), Morph()):
+        chain = Chain(transforms=(transform,))
+        moved, labels = chain.augment(
+            image.unsqueeze(2), codes.unsqueeze(2), spacing=(8.0, 1.4, 1.4),
+            generator=kit.seeded(), classes=4,
+        )  # fmt: skip
+        before = (codes > 0).flatten(1).sum(dim=1)
+        kept = (1 - labels[:, 0]).flatten(1).sum(dim=1) / before
+        assert (kept - 1).abs().max() < 0.06, transform
+        still = torch.equal(moved[:, :, 0], image)
+        assert still == (transform is turned or isinstance(transform, SliceCut))

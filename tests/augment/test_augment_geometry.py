@@ -155,6 +155,24 @@ def true_positions(lattice, params, morph, affine, *, finer=3):
     return places.mT + moved
 
 
+def test_predictions_on_shifted_slices_come_back(kit):
+    """Shifts change from slice to slice: an inverse read between them would be off by voxels."""
+    lattice = Lattice(shape=(10, 48, 48), spacing=(8.0, 1.4, 1.4), batch=3)
+    affine = Affine(rotation_deg=10.0, tilt_deg=5.0, scale=1.05, shear=0.0, shift_mm=3.0)
+    places = torch.stack(torch.meshgrid(
+        *(torch.arange(n, dtype=torch.float32) for n in lattice.shape), indexing="ij"
+    )).expand(3, -1, -1, -1, -1)  # fmt: skip
+    for transforms in ((SliceShift(), affine), (affine, SliceShift())):
+        chain = Chain(transforms=transforms, least=2, shuffle=False)
+        draw = chain.sample(lattice, generator=kit.seeded(3))
+        geometry = draw.apply(torch.rand(3, 1, *lattice.shape)).geometry
+        assert float(geometry.displacement[:, 1:].abs().amax()) > 3
+        seen = geometry.back(geometry.image(places), exclusive=False)
+        # Places are linear in themselves, so that only positions can be wrong; away from borders.
+        inner = (slice(None), slice(None), slice(2, -2), slice(12, -12), slice(12, -12))
+        assert (seen - places)[inner].abs().amax() < 0.05
+
+
 def test_the_mask_is_what_is_in_view():
     lattice = Lattice(shape=(160, 184), spacing=(1.4, 1.1), batch=2)
     morph, affine = Morph(), Affine(rotation_deg=40.0, shift_mm=30.0)
