@@ -46,7 +46,7 @@ class LabelFitter:
     template: DeformationTemplate
     maps: OccupancyMaps
     nats_per_ml: float = 40.0
-    smoothness: float = 0.02
+    smoothness: float = 0.01
     ridge: float = 0.003
     steps: int = 50
 
