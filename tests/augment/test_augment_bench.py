@@ -38,8 +38,21 @@ def test_the_network_has_the_size_that_others_were_measured_with(bench):
 
 
 def test_throughput_is_told_for_what_is_installed(bench, monkeypatch):
-    ours = {bench[1].OURS: bench[1].MAKERS[bench[1].OURS], "other": ("no_such_package", None)}
-    monkeypatch.setattr(bench[1], "MAKERS", ours)
-    rows = dict(bench[1].throughput_rows(16, rounds=1))
-    assert list(rows) == [bench[1].OURS]
-    assert rows[bench[1].OURS] > 0
+    throughput, made = bench[1], []
+
+    def ours(lacks=()):
+        made.append(lacks)
+        return lambda image, labels: None
+
+    packages = {
+        "absent": throughput.Package("no_such_package", None),
+        "other": throughput.Package("torch", throughput._ours, lacks=(throughput.Blur,)),
+    }
+    monkeypatch.setattr(throughput, "PACKAGES", packages)
+    monkeypatch.setattr(throughput, "_ours", ours)
+    (row,) = throughput.throughput_rows(16, rounds=1)
+    assert row.package == "other"
+    assert made == [(throughput.Blur,)]
+    assert row.met
+    assert row.theirs > row.ours
+    assert "met" in str(row)
