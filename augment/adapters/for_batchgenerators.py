@@ -20,6 +20,7 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform
 from torch import Tensor
 
 from augment.adapters.codes import apply_draw, draw_for, image_of, move_codes
@@ -73,10 +74,20 @@ def add_to_pipeline(pipeline: ComposeTransforms, transform: BasicTransform) -> C
     """Return a training pipeline of nnU-Net with a transform after its spatial one.
 
     Before it, patches are larger than they will be; after the others, labels are regions or lists
-    of several sizes.
+    of several sizes. Where nnU-Net turns thick slices one by one (``do_dummy_2d_data_aug``), their
+    axis is among the channels until ``Convert2DTo3DTransform``, and the place is after that.
+
+    Raises:
+        ValueError: if the pipeline has no SpatialTransform.
     """
     steps = list(pipeline.transforms)
     places = [n for n, step in enumerate(steps) if isinstance(step, SpatialTransform)]
     if not places:
-        raise ValueError("pipeline must have a SpatialTransform, got none")
-    return ComposeTransforms([*steps[: places[-1] + 1], transform, *steps[places[-1] + 1 :]])
+        found = [type(step).__name__ for step in steps]
+        raise ValueError(
+            f"pipeline must have a SpatialTransform, got {found}; put the chain in by hand, where "
+            "patches have their final size and labels are still codes"
+        )
+    unfolds = (n for n, step in enumerate(steps) if isinstance(step, Convert2DTo3DTransform))
+    place = next((n for n in unfolds if n > places[-1]), places[-1]) + 1
+    return ComposeTransforms([*steps[:place], transform, *steps[place:]])

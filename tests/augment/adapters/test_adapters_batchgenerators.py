@@ -63,3 +63,25 @@ def test_the_chain_follows_the_spatial_step_of_a_pipeline():
     assert pipeline(image=image, segmentation=codes)["image"].shape == (2, 5, 16, 16)
     with pytest.raises(ValueError, match="must have a SpatialTransform"):
         add_to_pipeline(ComposeTransforms([blur]), chain)
+
+
+def test_the_chain_waits_until_folded_slices_are_an_axis_again():
+    """nnU-Net folds thick slices into channels: do_dummy_2d_data_aug=True."""
+    from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+    from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+    from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+    from batchgeneratorsv2.transforms.utils.pseudo2d import (
+        Convert2DTo3DTransform,
+        Convert3DTo2DTransform,
+    )
+
+    spatial = SpatialTransform((16, 18), 0, random_crop=False)
+    fold, unfold = Convert3DTo2DTransform(), Convert2DTo3DTransform()
+    blur = GaussianBlurTransform((0.5, 1.0))
+    chain = ChainTransform(classic_chain(), spacing=(7.0, 1.4, 1.9))
+    pipeline = add_to_pipeline(ComposeTransforms([fold, spatial, unfold, blur]), chain)
+    assert pipeline.transforms == [fold, spatial, unfold, chain, blur]
+    image, codes = sample()
+    moved = pipeline(image=image, segmentation=codes)
+    assert moved["image"].shape == (2, 5, 16, 18)
+    assert moved["segmentation"].shape == (1, 5, 16, 18)
