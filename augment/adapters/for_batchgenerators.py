@@ -1,7 +1,9 @@
 """Random chains as a transform of batchgeneratorsv2, and so of nnU-Net's loaders.
 
 Axes are those of nnU-Net, slices first ``(C, D, H, W)``. Its workers seed torch, so that is where
-seeds of draws come from.
+seeds of draws come from. Keypoints are voxels ``(N, d)`` in the order of the image's axes, the
+first voxel's center 0. Boxes are refused where geometry is drawn: the library fixes no convention
+for them, and the corners of a box do not bound what a deformation makes of its content.
 
 Example::
 
@@ -23,12 +25,13 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform
 from torch import Tensor
 
-from augment.adapters.codes import apply_draw, draw_for, image_of, move_codes
+from augment.adapters.codes import apply_draw, draw_for, image_of, move_codes, move_points
 from augment.chain import Applied, Chain
+from augment.transforms.base import Geometric
 
 
 class ChainTransform(BasicTransform):
-    """Draw a chain for every sample and apply it to image, segmentation and regression target.
+    """Draw a chain for every sample; image, segmentation, regression target and keypoints move.
 
     Args:
         chain: what to draw from.
@@ -68,6 +71,19 @@ class ChainTransform(BasicTransform):
         with torch.no_grad():
             moved = applied.geometry.image(regression_target[None].float())[0]
         return moved.to(regression_target.dtype)
+
+    def _apply_to_keypoints(self, keypoints: Tensor, *, applied: Applied | None) -> Tensor:
+        return keypoints if applied is None else move_points(applied, keypoints)
+
+    def _apply_to_bbox(self, bbox: Tensor, *, applied: Applied | None) -> Tensor:
+        # By what could be drawn, not by what was: no error that comes and goes with the seed.
+        moving = [t.name for t in self.chain.transforms if isinstance(t, Geometric)]
+        if moving:
+            raise ValueError(
+                f"bbox cannot move with a chain, got one beside the geometry of {moving}; give "
+                "them as another channel of segmentation, and make boxes of what comes out"
+            )
+        return bbox
 
 
 def add_to_pipeline(pipeline: ComposeTransforms, transform: BasicTransform) -> ComposeTransforms:

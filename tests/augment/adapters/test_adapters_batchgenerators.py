@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("batchgeneratorsv2")
 
-from augment import classic_chain
+from augment import Affine, Chain, GaussianNoise, Morph, classic_chain
 from augment.adapters.for_batchgenerators import ChainTransform, add_to_pipeline
 
 
@@ -85,3 +85,55 @@ def test_the_chain_waits_until_folded_slices_are_an_axis_again():
     moved = pipeline(image=image, segmentation=codes)
     assert moved["image"].shape == (2, 5, 16, 18)
     assert moved["segmentation"].shape == (1, 5, 16, 18)
+
+
+def test_keypoints_stay_on_what_they_mark():
+    """An image of coordinates: where a keypoint is found after the move, it reads the old ones."""
+    from scipy.ndimage import map_coordinates
+
+    shape = (9, 40, 34)
+    image = torch.stack(torch.meshgrid(*(torch.arange(float(n)) for n in shape), indexing="ij"))
+    keypoints = torch.tensor([[4.0, 20.0, 17.0], [3.2, 15.5, 12.25], [5.0, 26.0, 21.0]])
+    chain = Chain(transforms=(Affine(shift_mm=4.0, tilt_deg=3.0), Morph()), least=2)
+    transform = ChainTransform(chain, spacing=(7.0, 1.4, 1.9))
+    for seed in range(3):
+        torch.manual_seed(seed)
+        moved = transform(image=image.clone(), keypoints=keypoints.clone())
+        places = moved["keypoints"]
+        assert places.dtype == torch.float32
+        assert (places - keypoints).abs().max() > 0.5
+        read = [
+            torch.from_numpy(map_coordinates(c.numpy(), places.T.numpy(), order=1))
+            for c in moved["image"]
+        ]
+        torch.testing.assert_close(torch.stack(read, dim=1), keypoints, rtol=0, atol=0.15)
+
+
+def test_keypoints_of_slices_whole_numbers_and_none_at_all(shifted):
+    torch.manual_seed(2)
+    image = torch.zeros(1, 31, 27)
+    image[0, 15, 12] = 1
+    moved = ChainTransform(shifted, spacing=(1.5, 2.0))(
+        image=image, keypoints=torch.tensor([[15, 12]])
+    )
+    mass = moved["image"][0]
+    places = torch.stack(torch.meshgrid(torch.arange(31.0), torch.arange(27.0), indexing="ij"))
+    center = (places * mass).sum(dim=(1, 2)) / mass.sum()
+    torch.testing.assert_close(moved["keypoints"][0], center, rtol=0, atol=0.02)
+    none = ChainTransform(shifted, spacing=(1.5, 2.0))(image=image, keypoints=torch.zeros(0, 2))
+    assert none["keypoints"].shape == (0, 2)
+    transform = ChainTransform(shifted, spacing=(1.5, 2.0))
+    with pytest.raises(ValueError, match=r"voxels \(N, 2\), .* got \(1, 3\)"):
+        transform(image=image, keypoints=torch.zeros(1, 3))
+    with pytest.raises(ValueError, match="got NaN or infinity in point 1"):
+        transform(image=image, keypoints=torch.tensor([[1.0, 2.0], [float("nan"), 3.0]]))
+
+
+def test_boxes_are_refused_where_they_would_have_to_move(shifted):
+    image, boxes = sample()[0], torch.tensor([[1.0, 4.0, 5.0, 3.0, 9.0, 9.0]])
+    for probability in (0.0, 1.0):
+        transform = ChainTransform(shifted, spacing=(7.0, 1.4, 1.9), probability=probability)
+        with pytest.raises(ValueError, match=r"bbox cannot move .* geometry of \['Affine'\]"):
+            transform(image=image, bbox=boxes)
+    noise = ChainTransform(Chain(transforms=(GaussianNoise(),)), spacing=(7.0, 1.4, 1.9))
+    assert torch.equal(noise(image=image, bbox=boxes)["bbox"], boxes)
