@@ -53,10 +53,13 @@ class SeededChain(SpatialTransform):
         chain: what to draw from.
         seed: of the draw.
         invert: bring images and labels back instead; intensities stay as they are.
-        options: as in ``RandomChain``.
+        options: as in ``RandomChain``. Images that ``keep`` puts aside never move.
     """
 
     def __init__(self, chain: Chain, seed: int, *, invert: bool = False, **options: Any) -> None:
+        if options.get("keep") and options.get("include") is None:
+            # They join the subject unmoved; a history, which forgets keep, would take them along.
+            options["exclude"] = [*(options.get("exclude") or ()), *options["keep"].values()]
         super().__init__(**options)
         self.chain, self.seed, self.invert = chain, seed, invert
         self.args_names = ["chain", "seed", "invert"]
@@ -91,5 +94,7 @@ class SeededChain(SpatialTransform):
         return True
 
     def inverse(self) -> SeededChain:
-        """Return the transform that brings images and labels back."""
-        return SeededChain(self.chain, self.seed, invert=not self.invert)
+        """Return the transform that brings the same images and labels back."""
+        # What was kept is in the subject by now: to keep again would replace it.
+        options = self._get_base_args() | {"keep": None}
+        return SeededChain(self.chain, self.seed, invert=not self.invert, **options)
