@@ -9,7 +9,7 @@ flags, and the global random state, are what they were (see ``model_state``).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -138,8 +138,9 @@ class Adversary:
             network: module, or any function of an image; guards protect modules alone.
             image: ``(B, C, *S)``, finite; labelled or not.
             spacing: mm per axis.
-            reference: what the network (or a teacher) returned for ``image``; it is detached. None
-                makes a pass without gradients.
+            reference: what the network (or a teacher) returned for ``image``, or a teacher: a
+                function of the image, called without gradients and only if this call is not
+                skipped, such as ``EmaReference``. It is detached. None asks the network.
             labels: one-hot ``(B, K, *S)`` to be the reference instead: supervised.
             exclusive: whether the channels of ``labels`` exclude each other.
             to_heart: see ``Lattice``.
@@ -229,10 +230,20 @@ class Adversary:
         if labels is not None:
             return label_heads(as_one_hot(labels, image), exclusive=exclusive)
         with torch.no_grad():
-            if reference is None:
-                with self._passes(network, image, _nothing, seed).searching():
-                    reference = network(image)
-            return [head.detached() for head in self.output(reference)]
+            if reference is None or callable(reference):
+                teacher = network if reference is None else reference
+                # Statistics of changed images are none of an unchanged one's business.
+                passes = self._passes(teacher, image, _nothing, seed)
+                with replace(passes, statistics="frozen").searching():
+                    reference = teacher(image)
+            heads = [head.detached() for head in self.output(reference)]
+        for head in heads:
+            if len(head.probs) != len(image):
+                raise ValueError(
+                    f"reference must be an output for all {len(image)} samples of image, "
+                    f"got one for {len(head.probs)}; give what the teacher makes of this batch"
+                )
+        return heads
 
     def _part(self, lattice: Lattice, device: torch.device) -> Tensor:
         count = max(1, round(self.share * lattice.batch))

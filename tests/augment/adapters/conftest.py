@@ -13,10 +13,10 @@ FOLDER = Path(augment.__file__).parent / "adapters"
 MOST_LINES = 20
 
 
-def example_of(name: str) -> str:
-    """Return the first example in the docstring of an adapter."""
+def example_of(name: str, number: int = 0) -> str:
+    """Return an example in the docstring of an adapter, the first if not told otherwise."""
     text = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text()))
-    block = text.split("Example::\n\n", 1)[1]
+    block = text.split("Example::\n\n")[1 + number]
     lines = []
     for line in block.splitlines():
         if line and not line.startswith("    "):
@@ -29,8 +29,8 @@ def example_of(name: str) -> str:
 def run_example():
     """Return a function that runs an adapter's example and gives back its names."""
 
-    def run(name: str) -> dict:
-        code = example_of(name)
+    def run(name: str, number: int = 0) -> dict:
+        code = example_of(name, number)
         assert len(code.splitlines()) <= MOST_LINES
         module = __import__(f"augment.adapters.{name}", fromlist=["*"])
         names = {**vars(augment), **vars(module), "torch": torch}

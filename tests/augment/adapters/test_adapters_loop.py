@@ -12,7 +12,14 @@ import torch
 from torch.nn import functional
 
 import augment
-from augment import Adversary, Ascent, DeepSupervision, classic_chain, sigmoid_output
+from augment import (
+    Adversary,
+    Ascent,
+    DeepSupervision,
+    EmaReference,
+    classic_chain,
+    sigmoid_output,
+)
 from augment.adapters import AdversarialStep, adversarial_loss
 from augment.adapters.nnunet_step import spacing_of, weight_of
 from augment.segmentation import UNet
@@ -23,6 +30,11 @@ def data(size=2):
     image = torch.rand(size, 1, 16, 24, generator=generator)
     labels = torch.randint(0, 4, (size, 16, 24), generator=generator)
     return image, labels
+
+
+def normed():
+    """A network in training mode with running statistics."""
+    return torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.BatchNorm2d(4))
 
 
 def adversary(**changes):
@@ -51,10 +63,104 @@ def test_the_loss_is_the_supervised_one_and_the_disagreement():
     )
     assert result is None
     torch.testing.assert_close(loss, supervised(output))
-    with pytest.raises(ValueError, match="weight must not be negative, got -1"):
+
+
+@pytest.mark.parametrize("weight", [-1, float("nan"), float("inf")])
+def test_a_weight_that_is_no_weight_is_refused(weight):
+    with pytest.raises(ValueError, match=f"weight must not be negative or infinite, got {weight}"):
         adversarial_loss(
-            network, image, supervised, adversary=adversary(), spacing=(1, 1), weight=-1
-        )
+            UNet(widths=(2, 3)), data()[0], lambda output: 0.0,
+            adversary=adversary(), spacing=(1, 1), weight=weight,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+@pytest.mark.parametrize("nothing", [0.0, 0, torch.zeros(())])
+def test_images_without_labels_give_a_loss_to_learn_from(nothing, weight, every):
+    """Also where nothing is to be learned: gradients are zero, not missing."""
+    network, robust = UNet(widths=(2, 3)), adversary(every=every, calls=1)
+    loss, _, result = adversarial_loss(
+        network, data()[0], lambda output: nothing,
+        adversary=robust, spacing=(1.4, 1.9), weight=weight,
+    )  # fmt: skip
+    loss.backward()
+    gradients = [p.grad for p in network.parameters()]
+    assert all(g is not None for g in gradients)
+    learned = weight > 0 and every == 1
+    assert any(bool(g.any()) for g in gradients) is learned
+    assert float(loss.detach()) == (pytest.approx(float(result.loss.detach())) if learned else 0)
+
+
+@pytest.mark.parametrize("wrong", [None, torch.zeros(2), "0"])
+def test_a_supervised_loss_of_several_numbers_or_none_is_refused(wrong):
+    with pytest.raises(ValueError, match="supervised must return one number or a tensor of one"):
+        adversarial_loss(
+            UNet(widths=(2, 3)), data()[0], lambda output: wrong,
+            adversary=adversary(), spacing=(1.4, 1.9), weight=0,
+        )  # fmt: skip
+
+
+def test_the_semi_supervised_example_runs(run_example):
+    names = run_example("loop", 1)
+    assert torch.isfinite(names["loss"].detach())
+    assert names["teacher"].updates == 3
+    assert len(names["result"].index) == len(names["both"]) == 6
+
+
+def test_a_teacher_is_what_to_agree_with():
+    network, teacher, (image, _) = UNet(widths=(2, 3)).eval(), UNet(widths=(2, 3)), data()
+    steady, found = EmaReference(teacher), []
+    for reference in (None, network(image), steady, teacher.eval(), steady(image)):
+        _, _, result = adversarial_loss(
+            network, image, lambda output: 0.0,
+            adversary=adversary(), spacing=(1.4, 1.9), reference=reference,
+        )  # fmt: skip
+        found.append(result.loss.detach())
+        assert not result.reference[0].probs.requires_grad
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[2], found[3])
+    assert torch.equal(found[2], found[4])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_a_teacher_is_asked_only_where_it_counts_and_left_as_it_was():
+    teacher, asked = normed(), []
+    before = [b.clone() for b in teacher.buffers()]
+    teacher.register_forward_pre_hook(lambda module, given: asked.append(torch.is_grad_enabled()))
+    robust = adversary(every=2)
+    for weight in (0.0, 1.0, 1.0, 1.0):
+        adversarial_loss(
+            UNet(widths=(2, 3)), data()[0], lambda output: 0.0,
+            adversary=robust, spacing=(1.4, 1.9), weight=weight, reference=teacher,
+        )  # fmt: skip
+    assert asked == [False, False]
+    assert teacher.training
+    assert all(torch.equal(a, b) for a, b in zip(before, teacher.buffers(), strict=True))
+    assert all(p.requires_grad for p in teacher.parameters())
+
+
+def test_a_reference_of_another_batch_is_refused():
+    network, image = UNet(widths=(2, 3)), data(3)[0]
+    with pytest.raises(ValueError, match="for all 3 samples of image, got one for 1"):
+        adversarial_loss(
+            network, image, lambda output: 0.0,
+            adversary=adversary(), spacing=(1.4, 1.9), reference=network(image[:1]),
+        )  # fmt: skip
+
+
+def test_statistics_of_changed_images_stay_out_of_references():
+    """Neither a teacher, whose buffers are others, nor an unchanged image is read with them."""
+    network, (image, _) = normed(), data()
+    robust = adversary(statistics="separate")
+    for _ in range(2):
+        robust.consistency_loss(network, 5 * image, spacing=(1.4, 1.9))
+    assert robust.own_buffers
+    teacher = torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.Conv2d(1, 4, 1)).eval()
+    network.eval()
+    for reference, asked in ((None, network), (teacher, teacher)):
+        result = robust.consistency_loss(network, image, spacing=(1.4, 1.9), reference=reference)
+        assert torch.equal(result.reference[0].probs, asked(image).softmax(dim=1))
 
 
 class PlainTrainer:
