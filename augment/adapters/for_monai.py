@@ -13,25 +13,25 @@ Example::
 
 and, with pytorch-ignite installed, for ``monai.engines.SupervisedTrainer``::
 
-    SupervisedTrainer(..., iteration_update=AdversarialUpdate(adversary, spacing=(8.0, 1.4, 1.4)))
+    SupervisedTrainer(..., iteration_update=AdversarialUpdate(adversary, spacing=(1.4, 1.4, 8.0)))
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, RandomizableTransform
-from monai.utils.enums import CommonKeys
 from torch import Tensor
 
 from augment.adapters.codes import apply_draw, draw_for, image_of, move_codes, reversed_axes
-from augment.adapters.loop import adversarial_loss
-from augment.adversary import Adversary
+from augment.adapters.monai_step import AdversarialUpdate
 from augment.chain import Applied, Chain
+
+__all__ = ["AdversarialUpdate", "ChainD"]
 
 _SEEDS = 2**31 - 1
 
@@ -93,51 +93,6 @@ class ChainD(RandomizableTransform, MapTransform):
         spacing = self.spacing if self.spacing is not None else _spacing(given)
         draw = draw_for(self.chain, image.shape, tuple(spacing)[::-1], seed=self._seed)
         return apply_draw(draw, self.chain, image)
-
-
-class AdversarialUpdate:
-    """The step of a ``SupervisedTrainer`` with an adversary: its ``iteration_update``.
-
-    Args:
-        adversary: what searches.
-        spacing: mm per axis of the batches, in their own order.
-        weight: of the disagreement, or a function of the number of steps done.
-    """
-
-    def __init__(
-        self,
-        adversary: Adversary,
-        *,
-        spacing: Sequence[float],
-        weight: float | Callable[[int], float] = 1.0,
-    ) -> None:
-        self.adversary, self.spacing, self.weight = adversary, tuple(spacing), weight
-
-    def __call__(self, engine: Any, batchdata: Any) -> dict[str, Any]:
-        """Take a step; image, label, prediction and loss are returned as MONAI's own does."""
-        batch = engine.prepare_batch(
-            batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs
-        )
-        image, label = (torch.as_tensor(_plain(part)) for part in batch[:2])
-        done = engine.state.iteration - 1
-        weight = self.weight(done) if callable(self.weight) else self.weight
-        engine.network.train()
-        engine.optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
-        scaler = engine.scaler if engine.amp else None
-        with torch.autocast("cuda", enabled=scaler is not None):
-            loss, output, _ = adversarial_loss(
-                engine.network, image, lambda output: engine.loss_function(output, label).mean(),
-                adversary=self.adversary, spacing=self.spacing, weight=weight,
-            )  # fmt: skip
-        if scaler is None:
-            loss.backward()
-            engine.optimizer.step()
-        else:
-            scaler.scale(loss).backward()
-            scaler.step(engine.optimizer)
-            scaler.update()
-        found = {CommonKeys.IMAGE: image, CommonKeys.LABEL: label, CommonKeys.PRED: output}
-        return {**found, CommonKeys.LOSS: loss.detach()}
 
 
 def _names(keys: KeysCollection) -> tuple[Hashable, ...]:

@@ -119,6 +119,6 @@ def test_the_engine_takes_steps_with_the_adversary():
         ),
     )  # fmt: skip
     trainer.run()
-    assert np.isfinite(float(trainer.state.output["loss"]))
+    assert np.isfinite(float(trainer.state.output["loss"].detach()))
     assert adversary.calls == 3  # the first step has no weight
     assert any(not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
