@@ -253,6 +253,80 @@ def test_an_adversary_may_look_at_all_levels():
     assert np.isfinite(trainer.train_step(batch())["loss"])
 
 
+def epochs_of(trainer, epochs, steps=3):
+    """Train as nnU-Net does, and return the draws' places at the ends of steps."""
+    places = []
+    for trainer.current_epoch in epochs:
+        for _ in range(steps):
+            trainer.train_step(batch())
+            places.append(trainer._adversary.generator.get_state())
+    return places
+
+
+class SparseTrainer(RobustTrainer):
+    ramp_share, every = 0.0, 2
+
+
+def test_a_continued_training_draws_what_one_without_a_break_does():
+    """nnU-Net stores weights and the epoch, nothing of ours; ``every`` does not divide 3."""
+    whole, later = SparseTrainer(), SparseTrainer()
+    places = epochs_of(whole, [4, 5])
+    first = SparseTrainer()
+    epochs_of(first, [4])
+    later.network.load_state_dict(first.network.state_dict())
+    later.optimizer.load_state_dict(first.optimizer.state_dict())
+    continued = epochs_of(later, [5])
+    assert all(torch.equal(a, b) for a, b in zip(places[3:], continued, strict=True))
+    assert not torch.equal(places[0], places[3])
+    for one, other in zip(whole.network.parameters(), later.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_every_process_draws_its_own():
+    places = []
+    for rank in (0, 1):
+        trainer = SparseTrainer()
+        trainer.local_rank = rank
+        places += epochs_of(trainer, [4], steps=1)
+    assert not torch.equal(*places)
+
+
+def test_a_trainer_may_agree_with_a_teacher():
+    class Taught(RobustTrainer):
+        ramp_share, teacher_decay = 0.0, 0.9
+
+    plain, taught = RobustTrainer(), Taught()
+    plain.ramp_share = 0.0
+    for trainer in (plain, taught):
+        epochs_of(trainer, [0], steps=3)
+    assert taught._teacher.updates == 3
+    assert plain._teacher is None
+    pairs = zip(plain.network.parameters(), taught.network.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_teacher_is_of_the_network_itself_and_not_of_its_wrapper():
+    """What torch.compile gives has the network as ``_orig_mod``; parameters are the same."""
+
+    class Compiled(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self._orig_mod = inner
+
+        def forward(self, image):
+            return self._orig_mod(image)
+
+    class Taught(RobustTrainer):
+        ramp_share, teacher_decay = 0.0, 0.9
+
+    trainer = Taught()
+    trainer.network = Compiled(trainer.network)
+    epochs_of(trainer, [0], steps=2)
+    assert isinstance(trainer._teacher.teacher, UNet)
+    weights = zip(trainer._teacher.teacher.parameters(), trainer.network.parameters(), strict=True)
+    assert any(not torch.equal(mine, new) for mine, new in weights)
+
+
 def load_trainer(monkeypatch):
     """Load the trainer's file as nnU-Net does: by its folder, with nnU-Net's base beside it."""
     name = "nnunetv2.training.nnUNetTrainer.nnUNetTrainer"
