@@ -19,7 +19,7 @@ Example, with a teacher::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -30,7 +30,6 @@ from torch import Tensor, nn
 
 from augment.adapters.loop import adversarial_loss
 from augment.adversary import Adversary
-from augment.model_state import without_sync
 
 
 class AdversarialUpdate:
@@ -152,15 +151,15 @@ class _Inferred(nn.Module):
         super().__init__()
         self.network, self.inferer = network, engine.inferer
         self.positional, self.named = positional, named
+        if hasattr(network, "no_sync"):
+            # By its name a search knows a network that several processes train.
+            self.no_sync = network.no_sync
 
     def forward(self, image: Tensor) -> object:
         ndim = image.ndim - 2
         straight = _turned(image, ndim).contiguous()
         output = self.inferer(straight, self.network, *self.positional, **self.named)
         return _turned(output, ndim)
-
-    def no_sync(self) -> AbstractContextManager:
-        return without_sync(self.network)
 
 
 def accumulation_of(engine: Any) -> tuple[bool, bool, int]:

@@ -298,3 +298,11 @@ def test_the_network_is_guarded_behind_the_inferer():
         found.append(network[1].running_mean)
         assert int(network[1].num_batches_tracked) == 1
     assert torch.equal(*found)
+
+
+def test_only_what_can_do_without_exchange_is_taken_for_distributed():
+    """A search of a distributed network must not exchange gradients, and makes more passes."""
+    made = engine(None, count=1)
+    assert not hasattr(monai_step._Inferred(made, made.network, (), {}), "no_sync")
+    made.network.no_sync = lambda: "quiet"
+    assert monai_step._Inferred(made, made.network, (), {}).no_sync() == "quiet"
