@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from cardiogen.engine.fit import FitConfig
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+# A level of no channels is no level; one of more than this outgrows any device by itself.
+_Width = Annotated[int, Field(ge=1, le=4096)]
 # TOML knows arrays; a record knows tuples.
-_Widths = Annotated[tuple[int, ...], Field(strict=False, min_length=2, max_length=8)]
+_Widths = Annotated[tuple[_Width, ...], Field(strict=False, min_length=2, max_length=8)]
 _Names = Annotated[tuple[str, ...], Field(strict=False)]
 
 Arm = Literal["none", "random", "consistency", "adversarial", "shape"]

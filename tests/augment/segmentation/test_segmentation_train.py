@@ -167,6 +167,9 @@ def test_synthetic_hearts_alone_train_and_none_at_all_do_not(hearts):
     [
         ({"image": {"patch": 40}, "network": {"widths": [4, 8, 8, 8, 8]}}, "multiple of 16"),
         ({"augmentation": {"arm": "magic"}}, r"augmentation\.arm"),
+        ({"network": {"widths": [0, 8]}}, r"network\.widths\.0"),
+        ({"network": {"widths": [4, 8, -3]}}, r"network\.widths\.2"),
+        ({"network": {"widths": [4, 10**9]}}, r"network\.widths\.1"),
         ({"data": {"train": -2}}, "train must be at least -1, got -2"),
         ({"data": {"test": -3}}, "test must be at least 0, got -3"),
         ({"image": {"spacing": 2.0}}, r"image\.spacing"),
