@@ -82,8 +82,8 @@ class Ramp:
     shape: Literal["linear", "sigmoid"] = "linear"
 
     def __post_init__(self) -> None:
-        if not self.weight >= 0:
-            raise ValueError(f"weight must not be negative, got {self.weight}")
+        if not 0 <= self.weight < float("inf"):
+            raise ValueError(f"weight must be finite and not negative, got {self.weight}")
         if self.start < 0 or self.length < 0:
             raise ValueError(
                 f"start and length must not be negative, got {self.start} and {self.length}"

@@ -130,7 +130,8 @@ def test_diagnostics_tell_rises_strengths_and_the_worst_transform(kit, instance_
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: EmaReference(nn.Linear(1, 1), decay=1.0), "decay must lie"),
-    (lambda: Ramp(weight=-1.0), "weight must not be negative"),
+    (lambda: Ramp(weight=-1.0), "weight must be finite and not negative"),
+    (lambda: Ramp(weight=math.inf), "weight must be finite"),
     (lambda: Ramp(start=-1), "start and length must not be negative"),
     (lambda: Ramp(shape="step"), "shape must be linear or sigmoid"),
     (lambda: CollapseMonitor(least=0.5, recovered=0.2), "0 <= least <= recovered"),
