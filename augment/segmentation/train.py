@@ -9,7 +9,7 @@ from pathlib import Path
 
 from augment.segmentation.arms import Arm
 from augment.segmentation.config import SegmentationConfig
-from augment.segmentation.examples import SliceExamples, require_examples
+from augment.segmentation.examples import SliceExamples, require_examples, require_validation
 from augment.segmentation.prepare import Frame
 from augment.segmentation.store import build_network
 from augment.segmentation.task import SegmentationTask
@@ -55,10 +55,12 @@ def train_segmentation(
         folder, resume, device, devices, num_nodes: see ``engine.fit.fit``.
 
     Raises:
-        CardiogenError: C28 without any heart; else see ``engine.fit.fit``.
+        CardiogenError: C28 without any heart, or without one for a validation that is set; else
+            see ``engine.fit.fit``.
     """
     parts = [SliceExamples(tuple(frames), config.image) for frames in (real, synthetic)]
     require_examples(*parts)
+    require_validation(config.fit, len(validation))
     with keyed_layers(config.fit.seed, "segmentation/init"):
         network = build_network(config.network)
     task = SegmentationTask(

@@ -18,6 +18,7 @@ from augment.segmentation import (
     write_predictions,
 )
 from augment.segmentation.arms import Arm
+from augment.segmentation.examples import require_validation
 from cardiogen.base import progress, write_json
 from cardiogen.base.files import check_replaceable
 from cardiogen.cli.requests import check_apart
@@ -73,6 +74,8 @@ def train_segmentation_network(
     sources = (settings.data.cohort, settings.data.synthetic)
     check_apart(out, [place for place in sources if place not in ("", POPULATION)])
     split = split_cohort(settings)
+    # Before hearts are read, which may take long.
+    require_validation(settings.fit, len(split.validation))
     hearts = load_hearts(settings, split)
     trained = train_segmentation(
         settings, real=hearts.real, synthetic=hearts.synthetic, validation=hearts.validation,

@@ -159,6 +159,18 @@ def test_wrong_requests_are_named(cohort, config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("change", ["validation = 0", "validation = []"])
+def test_a_validation_of_no_heart_is_refused_before_training(cohort, config, tmp_path, change):
+    config.write_text(CONFIG.replace("validation = 1", change))
+    with pytest.raises(CardiogenError, match=r"CG-C28 data\.validation: .*validate_every = 0"):
+        train_segmentation_network(config, out=tmp_path / "run", cohort=cohort, device="cpu")
+    # Synthetic hearts alone have none to validate on either.
+    config.write_text(CONFIG)
+    with pytest.raises(CardiogenError, match=r"CG-C28 data\.validation"):
+        train_segmentation_network(config, out=tmp_path / "run", synthetic="population")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("name", ["small", "large", "synthetic"])
 def test_presets_are_settings(name):
     assert load_config(SegmentationConfig, preset_path(f"segmentation/{name}")).fit.steps >= 1000

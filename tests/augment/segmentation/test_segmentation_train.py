@@ -160,6 +160,10 @@ def test_synthetic_hearts_alone_train_and_none_at_all_do_not(hearts):
     assert result.fitted.steps == 2
     with pytest.raises(CardiogenError, match="CG-C28 data"):
         train_segmentation(config, device="cpu")
+    fit = config.fit.model_copy(update={"validate_every": 1})
+    config = config.model_copy(update={"fit": fit})
+    with pytest.raises(CardiogenError, match=r"CG-C28 data\.validation"):
+        train_segmentation(config, synthetic=frames(hearts[:1], config), device="cpu")
 
 
 @pytest.mark.parametrize(
