@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from augment.model_state import kept_buffers, own_randomness
 
 
-class EmaReference:
+class EmaReference(nn.Module):
     """A teacher whose weights are the moving average of a network's (Tarvainen and Valpola, 2017).
 
     Its prediction on the unchanged image is the reference: it follows no single bad step.
@@ -31,14 +31,25 @@ class EmaReference:
     def __init__(self, network: nn.Module, *, decay: float = 0.99) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {decay}")
+        super().__init__()
         self.decay = decay
-        self.updates = 0
+        # With the weights, so that what stores a module's tensors stores the whole teacher.
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
         self.teacher = copy.deepcopy(_bare(network)).eval().requires_grad_(False)
+
+    @property
+    def updates(self) -> int:
+        """How often the teacher was moved."""
+        return int(self.count)
+
+    def train(self, mode: bool = True) -> EmaReference:
+        """Stay in evaluation mode: a teacher does not train."""
+        return super().train(False)
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Move the teacher towards the network, after a step of its optimizer."""
-        self.updates += 1
+        self.count += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         theirs = _bare(network)
         for mine, new in zip(self.teacher.parameters(), theirs.parameters(), strict=True):
@@ -47,7 +58,7 @@ class EmaReference:
             mine.copy_(new)
 
     @torch.no_grad()
-    def __call__(self, image: Tensor) -> object:
+    def forward(self, image: Tensor) -> object:
         """Return the teacher's output: the ``reference`` of ``Adversary.consistency_loss``."""
         # Dropout sleeps in eval mode; layers that draw in it too must not touch global state.
         with own_randomness(image.device, self.updates), kept_buffers(self.teacher):
@@ -59,7 +70,7 @@ class EmaReference:
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take up a stored state."""
-        self.updates = int(state["ema.updates"])
+        self.count.fill_(int(state["ema.updates"]))
         self.teacher.load_state_dict({n: t for n, t in state.items() if n != "ema.updates"})
 
 

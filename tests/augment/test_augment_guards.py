@@ -16,6 +16,7 @@ from augment import (
     Contrast,
     Diagnostics,
     EmaReference,
+    Gamma,
     Ramp,
 )
 from cardiogen.ops import one_hot
@@ -163,6 +164,41 @@ def test_diagnostics_tell_rises_strengths_and_the_worst_transform(kit, instance_
     assert Diagnostics().add(one.consistency_loss(instance_net, image, spacing=SPACING))
     with pytest.raises(ValueError, match="at least one result"):
         Diagnostics().worst_transform(0)
+
+
+def test_sums_of_diagnostics_add_up(kit, instance_net):
+    image, _ = kit.phantoms(6, seed=7)
+    chain = Chain(transforms=(Affine(), Contrast(), Gamma()), most=1)
+    one = Adversary(chain=chain, generator=torch.Generator().manual_seed(0), ascent=Ascent())
+    names = ("Affine", "Contrast", "Gamma")
+    whole, total = Diagnostics(), dict.fromkeys(Diagnostics.sum_names(names, 4), 0.0)
+    for part in image.split(1):
+        result, alone = one.consistency_loss(instance_net, part, spacing=SPACING), Diagnostics()
+        whole.add(result)
+        alone.add(result)
+        sums = alone.sums(names, 4)
+        assert list(sums) == list(total)
+        total = {name: total[name] + value / 6 for name, value in sums.items()}
+    again = Diagnostics.of_sums(total, names, 4).summary()
+    # Means over steps: all but the number of steps is the same.
+    assert again.pop("steps") == pytest.approx(1.0)
+    wanted = whole.summary()
+    assert set(again) == set(wanted) - {"steps"}
+    for name, value in again.items():
+        assert value == (wanted[name] if "worst" in name else pytest.approx(wanted[name]))
+    empty = Diagnostics.of_sums(Diagnostics().sums(names, 4), names, 4)
+    assert empty.summary() == {"steps": 0.0}
+
+
+def test_a_teacher_is_stored_with_the_module_it_belongs_to(kit, batch_net):
+    module = nn.ModuleDict({"network": batch_net, "teacher": EmaReference(batch_net)}).train()
+    assert batch_net.training
+    assert not module["teacher"].teacher.training
+    module["teacher"].update(batch_net)
+    state = {name: t.clone() for name, t in module.state_dict().items()}
+    module["teacher"].update(kit.trained_net(steps=1, seed=9))
+    module.load_state_dict(state)
+    assert module["teacher"].updates == 1
 
 
 @pytest.mark.parametrize(("make", "message"), [
