@@ -100,8 +100,13 @@ class AugmentationConfig(BaseModel):
     supervised: Literal["clean", "random"] = Field(
         default="clean", description="what the arms of agreement learn the labels on"
     )
-    reference: Literal["prediction", "labels"] = Field(
-        default="prediction", description="what they compare with: the clean prediction or labels"
+    reference: Literal["prediction", "labels", "teacher"] = Field(
+        default="prediction",
+        description="what they compare with: the clean prediction, labels, or the clean "
+        "prediction of a teacher, whose weights are a moving average of the network's",
+    )
+    teacher_decay: float = Field(
+        default=0.99, ge=0.0, lt=1.0, description="of that average, for every step"
     )
     weight: float = Field(default=1.0, ge=0.0, description="of the agreement, after its rise")
     ramp_share: float = Field(default=0.3, ge=0.0, le=1.0, description="of the steps, to rise in")

@@ -19,6 +19,12 @@ from augment.segmentation import (
 )
 from augment.segmentation.arms import Arm
 from augment.segmentation.examples import require_validation
+from augment.segmentation.watch import (
+    adversary_summary,
+    adversary_table,
+    collapse_table,
+    lost_structures,
+)
 from cardiogen.base import progress, write_json
 from cardiogen.base.files import check_replaceable
 from cardiogen.cli.requests import check_apart
@@ -26,7 +32,7 @@ from cardiogen.cli.segmentation_data import POPULATION, load_hearts, split_cohor
 from cardiogen.cli.write import versions
 from cardiogen.data import load_sequence, write_table
 from cardiogen.engine.config import build_config, load_config, preset_path
-from cardiogen.engine.fit import find_device
+from cardiogen.engine.fit import Fitted, find_device
 from cardiogen.engine.fit.processes import Device
 
 _PRESETS = "segmentation"
@@ -48,7 +54,9 @@ def train_segmentation_network(
     Args:
         config: TOML file with the settings of ``augment.segmentation``, or the name of a preset.
         out: folder to make: ``network/``, ``predictions/`` (a cohort of label maps in the space of
-            the images), ``metrics.csv``, ``summary.json``, ``log.csv`` and ``checkpoints/``.
+            the images), ``metrics.csv``, ``summary.json``, ``log.csv``, ``collapse.csv`` (recall
+            of every structure over the steps), ``adversary.csv`` (what a search did) and
+            ``checkpoints/``.
         cohort: folder of patients, in place of ``data.cohort``.
         synthetic: ``population``, a bundle or a folder of label maps, in place of
             ``data.synthetic``.
@@ -58,7 +66,8 @@ def train_segmentation_network(
         resume: go on with the run that ``out`` holds.
 
     Returns:
-        Where the results are, counts of what was learned from, and mean scores over the test.
+        Where the results are, counts of what was learned from, mean scores over the test, and
+        notes: M31 for every structure that the network does not find, and those of ``fit``.
 
     Raises:
         CardiogenError: M07 for settings that are unknown or out of range, C28 and C29 for
@@ -86,8 +95,12 @@ def train_segmentation_network(
         "synthetic_frames": len(hearts.synthetic), "arm": settings.augmentation.arm,
         "steps": trained.fitted.steps, "seed": settings.fit.seed,
     }  # fmt: skip
-    scores = _write(trained, settings, split, out, facts, device=device, overwrite=resume)
-    return {"folder": str(out), **facts, **scores}
+    lost = lost_structures(trained.fitted)
+    facts["collapsed"] = " ".join(each.structure for each in lost)
+    notes = [str(note) for note in (*trained.fitted.notes, *(each.note() for each in lost))]
+    _write_watch(trained.fitted, out, overwrite=resume)
+    scores = _write(trained, settings, split, out, facts, notes, device=device, overwrite=resume)
+    return {"folder": str(out), **facts, **scores, "notes": notes}
 
 
 def _settings(config: str | Path, changes: dict[str, object]) -> SegmentationConfig:
@@ -122,6 +135,7 @@ def _write(
     split: Split,
     out: Path,
     facts: dict[str, object],
+    notes: list[str],
     *,
     device: Device,
     overwrite: bool,
@@ -145,6 +159,8 @@ def _write(
     summary = {
         **facts,
         "scores": {name: None if value != value else value for name, value in scores.items()},
+        "adversary": adversary_summary(trained.fitted),
+        "notes": notes,
         "training_seconds": round(trained.fitted.seconds, 1),
         "subjects": {
             name: [s.subject_id for s in getattr(split, name)]
@@ -155,6 +171,16 @@ def _write(
     }
     write_json(out / "summary.json", summary, overwrite=overwrite)
     return scores
+
+
+def _write_watch(fitted: Fitted, out: Path, *, overwrite: bool) -> None:
+    """Write what the guards saw: ``collapse.csv``, and ``adversary.csv`` if there was a search."""
+    for name, rows in (
+        ("collapse.csv", collapse_table(fitted)), ("adversary.csv", adversary_table(fitted))
+    ):  # fmt: skip
+        if rows:
+            values = (row.values() for row in rows)
+            write_table(out / name, rows[0], values, overwrite=overwrite)
 
 
 def _segment(

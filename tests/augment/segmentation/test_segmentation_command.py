@@ -80,6 +80,32 @@ def test_a_cohort_becomes_a_network_predictions_and_scores(cohort, config, tmp_p
     assert {s.label_map for s in subjects} == {"acdc"}
 
 
+def test_what_the_guards_saw_is_written_and_told(cohort, config, tmp_path, monkeypatch):
+    told = {"loss": 0.5, "recall_lv": 0.9, "recall_myo": 0.9, "recall_rv": 0.01}
+    monkeypatch.setattr("augment.segmentation.SegmentationTask.validate", lambda *_: told)
+    config.write_text(CONFIG + "[augmentation]\nramp_share = 0.0\nreference = 'teacher'\n")
+    app, out = typer.Typer(), tmp_path / "run"
+    add_segmentation_commands(app)
+    asked = ["--config", config, "--out", out, "--cohort", cohort, "--arm", "adversarial"]
+    done = CliRunner().invoke(app, ["train-segmentation", *map(str, asked), "--device", "cpu"])
+    assert done.exit_code == 0
+    assert "cardiogen: note M31 network, RV: collapsed: 1% of it" in done.output
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["collapsed"] == "RV"
+    assert [note[:15] for note in summary["notes"]] == ["M31 network, RV"]
+    assert summary["adversary"]["steps"] == 4
+    network = json.loads((out / "network" / "network.json").read_text())
+    assert network["training"]["collapsed"] == "RV"
+    for name, columns in (
+        ("collapse.csv", {"step", "recall_lv", "recall_myo", "recall_rv", "collapsed"}),
+        ("adversary.csv", {"step", "steps", "risen", "rise", "strength/Affine", "worst/RV"}),
+    ):
+        with (out / name).open() as stream:
+            rows = list(csv.DictReader(stream))
+        assert [row["step"] for row in rows] == ["2", "4"]
+        assert columns <= rows[0].keys()
+
+
 def test_a_finished_run_can_be_resumed_and_not_overwritten(cohort, config, tmp_path):
     out = tmp_path / "run"
     first = train_segmentation_network(config, out=out, cohort=cohort, device="cpu")

@@ -146,7 +146,8 @@ def test_a_task_answers_the_protocol_and_validates(hearts):
     assert isinstance(task, Task)
     assert isinstance(task, ValidatedTask)
     scores = task.validate(task.module.eval())
-    assert set(scores) == {"loss", "dice_lv", "dice_myo", "dice_rv"}
+    assert set(scores) == {"loss"} | {f"{k}_{n}" for k in ("dice", "recall")
+                                      for n in ("lv", "myo", "rv")}  # fmt: skip
     overlaps = [scores[f"dice_{n}"] for n in ("lv", "myo", "rv")]
     assert scores["loss"] == pytest.approx(1 - np.mean(overlaps))
     bare = SegmentationTask(task.module, config, real=examples)
