@@ -80,7 +80,8 @@ class SegmentationTask:
         spacing = (self.config.image.spacing_mm,) * 2
         found = segmentation_losses(output, target, spacing=spacing)
         # Patients that are not learned from tell more; patches are watched where there are none.
-        return found if self.validation else {**found, **batch_shares(output, target)}
+        watched = self.validation and self.config.fit.validate_every
+        return found if watched else {**found, **batch_shares(output, target)}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         """Return ``1 - mean Dice`` on the held-out frames, and Dice and recall of structures.
