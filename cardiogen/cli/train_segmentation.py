@@ -25,7 +25,7 @@ from augment.segmentation.watch import (
     collapse_table,
     lost_structures,
 )
-from cardiogen.base import progress, write_json
+from cardiogen.base import CardiogenError, Note, progress, write_json
 from cardiogen.base.files import check_replaceable
 from cardiogen.cli.requests import check_apart
 from cardiogen.cli.segmentation_data import POPULATION, load_hearts, split_cohort
@@ -84,6 +84,7 @@ def train_segmentation_network(
     check_apart(out, [place for place in sources if place not in ("", POPULATION)])
     split = split_cohort(settings)
     # Before hearts are read, which may take long.
+    _require_training(settings, split)
     require_validation(settings.fit, len(split.validation))
     hearts = load_hearts(settings, split)
     trained = train_segmentation(
@@ -97,7 +98,8 @@ def train_segmentation_network(
     }  # fmt: skip
     lost = lost_structures(trained.fitted)
     facts["collapsed"] = " ".join(each.structure for each in lost)
-    notes = [str(note) for note in (*trained.fitted.notes, *(each.note() for each in lost))]
+    told = (*_unused(settings), *trained.fitted.notes, *(each.note() for each in lost))
+    notes = [str(note) for note in told]
     _write_watch(trained.fitted, out, overwrite=resume)
     scores = _write(trained, settings, split, out, facts, notes, device=device, overwrite=resume)
     return {"folder": str(out), **facts, **scores, "notes": notes}
@@ -117,6 +119,25 @@ def _settings(config: str | Path, changes: dict[str, object]) -> SegmentationCon
             value = changes[key]
             content[section][key] = value if isinstance(value, int) else str(value)
     return build_config(SegmentationConfig, content, "command line")
+
+
+def _require_training(settings: SegmentationConfig, split: Split) -> None:
+    """Refuse (C28) a cohort that the other parts take whole, before it is read."""
+    held = len(split.validation) + len(split.test)
+    if settings.data.cohort and not (split.train or settings.data.synthetic):
+        raise CardiogenError(
+            "C28", "data.train",
+            found=f"no subject to train on, with {held} in the validation and the test",
+            expected="a subject at least, or synthetic hearts",
+            remedy="fewer in data.validation and data.test, or data.train = -1",
+        )  # fmt: skip
+
+
+def _unused(settings: SegmentationConfig) -> list[Note]:
+    """Return a note of a test that is asked for without a cohort to take it from."""
+    if settings.data.cohort or not settings.data.test:
+        return []
+    return [Note("C28", "data.test", "there is no cohort, so no subject was tested on")]
 
 
 def _arm(settings: SegmentationConfig) -> Arm:
