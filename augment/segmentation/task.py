@@ -16,7 +16,7 @@ from augment.segmentation.losses import segmentation_losses
 from augment.segmentation.predict import predict_frame
 from augment.segmentation.prepare import Frame, indicator_channels
 from augment.segmentation.taught import Taught
-from augment.segmentation.watch import batch_shares, recalls
+from augment.segmentation.watch import batch_shares, chosen, recalls
 from cardiogen.data import Structure
 from cardiogen.engine.fit import StepInfo
 from cardiogen.measure import dice
@@ -114,4 +114,4 @@ class SegmentationTask:
         shares = indicator_channels(frame.structures[None])
         true = shares[0].argmax(dim=0).numpy()
         overlaps = [dice(found == s, true == s) for s in _STRUCTURES]
-        return overlaps, *found_and_there(probs[None], shares)
+        return overlaps, *found_and_there(chosen(probs[None]), shares)

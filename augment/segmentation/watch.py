@@ -60,6 +60,21 @@ class Lost:
 
 
 @torch.no_grad()
+def chosen(scores: Tensor) -> Tensor:
+    """Return the most probable class as one-hot ``(B, K, *S)`` float32, none where NaN is.
+
+    A network that has learned nothing gives every class a share of every voxel: only what it
+    decides for says that it finds a structure.
+
+    Args:
+        scores: probabilities or logits ``(B, K, *S)``.
+    """
+    hot = torch.zeros_like(scores, dtype=torch.float32)
+    hot.scatter_(1, scores.argmax(dim=1, keepdim=True), 1.0)
+    return hot * ~scores.isnan().any(dim=1, keepdim=True)
+
+
+@torch.no_grad()
 def batch_shares(output: Tensor | list[Tensor], target: Tensor) -> dict[str, Tensor]:
     """Return the share of a batch's pixels that is a structure, and the share that is found.
 
@@ -69,9 +84,9 @@ def batch_shares(output: Tensor | list[Tensor], target: Tensor) -> dict[str, Ten
         output: logits ``(B, 4, H, W)``, or a list that begins with them.
         target: shares of classes ``(B, 4, H, W)``, background first.
     """
-    probs = main_logits(output).float().softmax(dim=1)
-    pixels = probs.numel() / probs.shape[1]
-    found, there = (part[1:] / pixels for part in found_and_there(probs, target))
+    choice = chosen(main_logits(output))
+    pixels = choice.numel() / choice.shape[1]
+    found, there = (part[1:] / pixels for part in found_and_there(choice, target))
     return {
         **{f"found_{name}": value for name, value in zip(_NAMES, found, strict=True)},
         **{f"there_{name}": value for name, value in zip(_NAMES, there, strict=True)},
