@@ -6,6 +6,7 @@ original image, where only voxels that both have seen count.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,8 @@ class Consistency:
 
     def __post_init__(self) -> None:
         weights = (self.kl, self.mse, self.dice, self.contour)
+        if not all(math.isfinite(weight) for weight in weights):
+            raise ValueError(f"weights must be finite, got {weights}")
         if min(weights) < 0 or max(weights) == 0:
             raise ValueError(f"weights must not be negative nor all 0, got {weights}")
         if not 0 <= self.confidence < 1:

@@ -5,7 +5,7 @@ slot, ``task`` and ``train`` run on ``cardiogen.engine.fit``, ``predict`` segmen
 with any network that gives logits.
 """
 
-from augment.segmentation.arms import Arm, Augmented, Batch, Consistent, Plain
+from augment.segmentation.arms import Arm, Augmented, Batch, Consistent, Disagreed, Plain
 from augment.segmentation.config import (
     AugmentationConfig,
     DataConfig,
@@ -30,8 +30,16 @@ from augment.segmentation.split import Split, split_subjects
 from augment.segmentation.store import StoredNetwork, load_network, save_network
 from augment.segmentation.synthetic import population_sequence
 from augment.segmentation.task import SegmentationTask
+from augment.segmentation.taught import Taught
 from augment.segmentation.train import TrainedSegmentation, train_segmentation
 from augment.segmentation.unet import UNet
+from augment.segmentation.watch import (
+    Lost,
+    adversary_summary,
+    adversary_table,
+    collapse_table,
+    lost_structures,
+)
 
 __all__ = [
     "Arm",
@@ -40,8 +48,10 @@ __all__ = [
     "Batch",
     "Consistent",
     "DataConfig",
+    "Disagreed",
     "Frame",
     "ImageConfig",
+    "Lost",
     "NetworkConfig",
     "PaintOptions",
     "Plain",
@@ -52,9 +62,14 @@ __all__ = [
     "SliceExamples",
     "Split",
     "StoredNetwork",
+    "Taught",
     "TrainedSegmentation",
     "UNet",
+    "adversary_summary",
+    "adversary_table",
+    "collapse_table",
     "load_network",
+    "lost_structures",
     "overlap_table",
     "paint_sequence",
     "population_sequence",

@@ -6,14 +6,16 @@ searching for the worst transform and doing neither are the same to the training
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from augment.guards import Ramp
+from augment.segmentation.taught import reference_for, student_of
 from cardiogen.engine.fit import StepInfo
 
 # Logits of any form that the network gives, and shares of classes, to named means over the batch.
@@ -39,8 +41,22 @@ class Batch(NamedTuple):
     to_heart: Tensor
 
 
-# Network, batch, its output and a generator to a loss and what it was before a search.
-Disagreement = Callable[[nn.Module, Batch, object, torch.Generator], tuple[Tensor, Tensor]]
+class Disagreed(NamedTuple):
+    """How much a network disagreed with itself.
+
+    Attributes:
+        loss: ``()``, with gradients.
+        start: what it was before a search ``()``.
+        told: numbers for the log that add up over steps, by name; see ``Consistent.tells``.
+    """
+
+    loss: Tensor
+    start: Tensor
+    told: Mapping[str, float] = MappingProxyType({})
+
+
+# Network, batch, the reference (what the network or its teacher gave for the batch), a generator.
+Disagreement = Callable[[nn.Module, Batch, object, torch.Generator], Disagreed]
 
 
 class Arm(Protocol):
@@ -58,7 +74,7 @@ class Arm(Protocol):
         """Return named means over the batch; ``"loss"`` is minimized.
 
         Args:
-            network: in training.
+            network: in training; one that is ``Taught`` brings its teacher.
             batch: patches and their labels.
             supervised: losses of the network's output and its target.
             step: where training stands.
@@ -136,6 +152,9 @@ class Consistent:
         weight: after the rise.
         ramp_share: of all steps.
         every: steps from one such term to the next; others are supervised alone.
+        tells: names of what ``disagreement`` tells for the log; 0 in steps without such a term.
+        teacher_decay: of the moving average of weights that gives the reference; None for the
+            network itself. ``train_segmentation`` makes the teacher.
     """
 
     disagreement: Disagreement
@@ -143,6 +162,8 @@ class Consistent:
     weight: float = 1.0
     ramp_share: float = 0.3
     every: int = 1
+    tells: tuple[str, ...] = ()
+    teacher_decay: float | None = None
 
     def losses(
         self,
@@ -156,21 +177,30 @@ class Consistent:
         """Return supervised losses, ``consistency`` with that of the ``start``, and the total.
 
         ``start`` is the loss of the transforms that were drawn, before any search; both are 0 in
-        steps without.
+        steps without, as is all that the disagreement tells.
         """
+        student = student_of(network)
         if self.before is not None:
             batch = self.before.changed(batch, generator)
-        output = network(batch.image)
+        output = student(batch.image)
         found = supervised(output, batch.target)
         weight = self._weight_at(step)
         if step.step % self.every or weight == 0:
             none = found["loss"].new_zeros(())
-            return {**found, "consistency": none, "start": none}
+            return {**found, "consistency": none, "start": none, **self._told({}, none)}
         # One graph at a time: less memory, and a little less time.
-        supervised_loss = settled(found["loss"], network)
-        term, start = self.disagreement(network, batch, output, generator)
-        total = supervised_loss + weight * term
-        return {**found, "loss": total, "consistency": term.detach(), "start": start.detach()}
+        supervised_loss = settled(found["loss"], student)
+        reference = reference_for(network, batch.image, output)
+        term, start, told = self.disagreement(student, batch, reference, generator)
+        return {
+            **found, "loss": supervised_loss + weight * term, "consistency": term.detach(),
+            "start": start.detach(), **self._told(told, start.detach()),
+        }  # fmt: skip
+
+    def _told(self, told: Mapping[str, float], like: Tensor) -> dict[str, Tensor]:
+        # The columns of a log are the same in every row. One tensor goes to the device, not forty.
+        values = like.new_tensor([told.get(name, 0.0) for name in self.tells])
+        return dict(zip(self.tells, values.unbind(), strict=True))
 
     def _weight_at(self, step: StepInfo) -> float:
         length = round(self.ramp_share * step.steps)

@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from augment.adversary import Adversary
+from augment.adversary import Adversary, Result
 from augment.ascent import Ascent
 from augment.chain import Chain
 from augment.consistency import Consistency
-from augment.segmentation.arms import Arm, Augmented, Batch, Consistent, Plain
+from augment.diagnostics import Diagnostics
+from augment.segmentation.arms import Arm, Augmented, Batch, Consistent, Disagreed, Plain
 from augment.segmentation.config import AugmentationConfig
+from augment.segmentation.prepare import CLASSES
+from augment.segmentation.watch import PREFIX, told_names
 from augment.shape_space import ShapeSpace
 from augment.transforms import Affine, BiasField, Contrast, Gamma, GaussianNoise, Morph
 
@@ -77,10 +80,15 @@ def build_arm(
     adversary = Adversary(
         chain=chain, generator=torch.Generator(), consistency=_CONSISTENCY, ascent=ascent
     )
+    disagreement = Disagreeing(
+        adversary, spacing, supervised=config.reference == "labels", tells=ascent.steps > 0
+    )
     return Consistent(
-        Disagreeing(adversary, spacing, supervised=config.reference == "labels"),
+        disagreement,
         before=random if config.supervised == "random" else None,
         weight=config.weight, ramp_share=config.ramp_share, every=config.every,
+        tells=disagreement.names,
+        teacher_decay=config.teacher_decay if config.reference == "teacher" else None,
     )  # fmt: skip
 
 
@@ -111,11 +119,22 @@ class Disagreeing:
         adversary: what to search in and how; without steps the transforms are random.
         spacing: mm of the voxels.
         supervised: whether labels are the reference, in place of the prediction.
+        tells: whether to say what the search did; it costs a fortieth of a step.
     """
 
     adversary: Adversary
     spacing: tuple[float, ...]
     supervised: bool = False
+    tells: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of what is told: ``adversary/`` and those of ``Diagnostics.sums``."""
+        return told_names(self._transforms) if self.tells else ()
+
+    @property
+    def _transforms(self) -> tuple[str, ...]:
+        return tuple(t.name for t in self.adversary.chain.transforms)
 
     def __call__(
         self,
@@ -123,8 +142,8 @@ class Disagreeing:
         batch: Batch,
         output: object,
         generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the loss of the transforms, and that of the ones drawn at first."""
+    ) -> Disagreed:
+        """Return the loss of the transforms, that of the ones drawn at first, and what is told."""
         # A copy for every step: what a step does is a function of its generator alone.
         adversary = replace(self.adversary, generator=generator, calls=0, every=1)
         result = adversary.consistency_loss(
@@ -133,4 +152,13 @@ class Disagreeing:
         )  # fmt: skip
         found = result.found
         start = None if found is None else found.start_losses
-        return result.loss, result.loss.detach() if start is None else start.mean()
+        start = result.loss.detach() if start is None else start.mean()
+        return Disagreed(result.loss, start, self._told(result))
+
+    def _told(self, result: Result) -> dict[str, float]:
+        if not self.tells:
+            return {}
+        seen = Diagnostics()
+        seen.add(result)
+        sums = seen.sums(self._transforms, CLASSES)
+        return {f"{PREFIX}{name}": value for name, value in sums.items()}

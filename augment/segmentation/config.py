@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from cardiogen.engine.fit import FitConfig
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+# A level of no channels is no level; one of more than this outgrows any device by itself.
+_Width = Annotated[int, Field(ge=1, le=2048)]
 # TOML knows arrays; a record knows tuples.
-_Widths = Annotated[tuple[int, ...], Field(strict=False, min_length=2, max_length=8)]
+_Widths = Annotated[tuple[_Width, ...], Field(strict=False, min_length=2, max_length=8)]
 _Names = Annotated[tuple[str, ...], Field(strict=False)]
 
 Arm = Literal["none", "random", "consistency", "adversarial", "shape"]
@@ -98,8 +100,13 @@ class AugmentationConfig(BaseModel):
     supervised: Literal["clean", "random"] = Field(
         default="clean", description="what the arms of agreement learn the labels on"
     )
-    reference: Literal["prediction", "labels"] = Field(
-        default="prediction", description="what they compare with: the clean prediction or labels"
+    reference: Literal["prediction", "labels", "teacher"] = Field(
+        default="prediction",
+        description="what they compare with: the clean prediction, labels, or the clean "
+        "prediction of a teacher, whose weights are a moving average of the network's",
+    )
+    teacher_decay: float = Field(
+        default=0.99, ge=0.0, lt=1.0, description="of that average, for every step"
     )
     weight: float = Field(default=1.0, ge=0.0, description="of the agreement, after its rise")
     ramp_share: float = Field(default=0.3, ge=0.0, le=1.0, description="of the steps, to rise in")
@@ -132,10 +139,15 @@ class SegmentationConfig(BaseModel):
 
     @model_validator(mode="after")
     def _patch_fits(self) -> SegmentationConfig:
-        stride = 2 ** (len(self.network.widths) - 1)
-        if self.image.patch % stride or self.image.patch < 2 * stride:
-            raise ValueError(
-                f"image.patch must be a multiple of {stride} and at least {2 * stride} for "
-                f"{len(self.network.widths)} widths"
-            )
+        check_patch(self.image, self.network)
         return self
+
+
+def check_patch(image: ImageConfig, network: NetworkConfig) -> None:
+    """Refuse (ValueError) patches that a network cannot halve as often as it has levels."""
+    stride = 2 ** (len(network.widths) - 1)
+    if image.patch % stride or image.patch < 2 * stride:
+        raise ValueError(
+            f"image.patch must be a multiple of {stride} and at least {2 * stride} for "
+            f"{len(network.widths)} widths"
+        )

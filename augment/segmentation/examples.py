@@ -13,6 +13,7 @@ from augment.segmentation.arms import Batch
 from augment.segmentation.config import ImageConfig
 from augment.segmentation.prepare import Frame, indicator_channels
 from cardiogen.base import CardiogenError
+from cardiogen.engine.fit import FitConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +126,22 @@ def mix(
         else:
             patches.append(real.patch(index, generator))
     return Batch(*(torch.cat(parts) for parts in zip(*patches, strict=True)))
+
+
+def require_validation(config: FitConfig, count: int) -> None:
+    """Refuse (C28) a training that is to be validated on no heart.
+
+    Args:
+        config: of the training.
+        count: hearts, or frames of them, that it may be validated on.
+    """
+    if config.validate_every and not count:
+        raise CardiogenError(
+            "C28", "data.validation",
+            found=f"no heart to validate on, with fit.validate_every = {config.validate_every}",
+            expected="a subject of a cohort at least",
+            remedy="data.validation = 1 or more, or fit.validate_every = 0 and no fit.keep_best",
+        )  # fmt: skip
 
 
 def require_examples(real: SliceExamples | None, synthetic: SliceExamples | None) -> None:

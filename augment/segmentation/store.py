@@ -14,7 +14,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from augment.segmentation.config import ImageConfig, NetworkConfig, PredictionConfig
+from augment.segmentation.config import (
+    ImageConfig,
+    NetworkConfig,
+    PredictionConfig,
+    check_patch,
+)
 from augment.segmentation.prepare import CLASSES
 from augment.segmentation.unet import UNet
 from cardiogen import __version__
@@ -106,6 +111,7 @@ def load_network(path: str | Path) -> StoredNetwork:
             weights that are not finite, M07 for a description that is none, M47 unreadable.
     """
     path = Path(path)
+    _check_folder(path)
     description = _describe(path / _DESCRIPTION)
     weights = read_bounded(path / _WEIGHTS, limit=_MAX_WEIGHTS, family="M")
     found = hashlib.sha256(weights).hexdigest()
@@ -115,9 +121,23 @@ def load_network(path: str | Path) -> StoredNetwork:
             expected=f"{description.weights_sha256[:16]}... as {_DESCRIPTION} says",
             remedy="the folder as it was written: this one was damaged or changed",
         )  # fmt: skip
-    network = build_network(description.network)
-    network.load_state_dict(_tensors(weights, network, path / _WEIGHTS))
+    # Without memory, until the weights prove to be as large as the description says.
+    with torch.device("meta"):
+        network = build_network(description.network)
+    network.load_state_dict(_tensors(weights, network, path / _WEIGHTS), assign=True)
     return StoredNetwork(network.eval().requires_grad_(False), description)
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse (M47) what is no folder of a network, such as the folder of the whole training."""
+    if (path / _DESCRIPTION).is_file():
+        return
+    inner = path / "network"
+    raise CardiogenError(
+        "M47", path, found=f"no {_DESCRIPTION}",
+        expected="the folder network that cardiogen train-segmentation wrote",
+        remedy=str(inner) if (inner / _DESCRIPTION).is_file() else "checking the path",
+    )  # fmt: skip
 
 
 def _describe(file: Path) -> Description:
@@ -126,9 +146,11 @@ def _describe(file: Path) -> Description:
         described = Description.model_validate(content)
         if described.structures != [s.name for s in Structure]:
             raise ValueError(f"structures: {described.structures}")
+        check_patch(described.image, described.network)
     except ValueError as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
-        found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
+        place = ".".join(map(str, first["loc"])) or "content" if first else ""
+        found = f"{place}: {first['msg']}" if first else str(error)
         raise CardiogenError(
             "M07", file, found=found, expected="a network's description as cardiogen wrote it",
             remedy="the folder that cardiogen train-segmentation wrote",

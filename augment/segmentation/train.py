@@ -7,12 +7,15 @@ from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 from pathlib import Path
 
-from augment.segmentation.arms import Arm
+from torch import nn
+
+from augment.segmentation.arms import Arm, Consistent
 from augment.segmentation.config import SegmentationConfig
-from augment.segmentation.examples import SliceExamples, require_examples
+from augment.segmentation.examples import SliceExamples, require_examples, require_validation
 from augment.segmentation.prepare import Frame
 from augment.segmentation.store import build_network
 from augment.segmentation.task import SegmentationTask
+from augment.segmentation.taught import Taught, student_of
 from augment.segmentation.unet import UNet
 from cardiogen.engine.fit import Fitted, fit, keyed_layers
 from cardiogen.engine.fit.processes import Device
@@ -55,21 +58,30 @@ def train_segmentation(
         folder, resume, device, devices, num_nodes: see ``engine.fit.fit``.
 
     Raises:
-        CardiogenError: C28 without any heart; else see ``engine.fit.fit``.
+        CardiogenError: C28 without any heart, or without one for a validation that is set; else
+            see ``engine.fit.fit``.
     """
     parts = [SliceExamples(tuple(frames), config.image) for frames in (real, synthetic)]
     require_examples(*parts)
+    require_validation(config.fit, len(validation))
     with keyed_layers(config.fit.seed, "segmentation/init"):
         network = build_network(config.network)
+    module = _with_teacher(network, arm)
     task = SegmentationTask(
-        network, config, real=parts[0], synthetic=parts[1], validation=validation, arm=arm
+        module, config, real=parts[0], synthetic=parts[1], validation=validation, arm=arm
     )
     fitted = fit(
         task, config.fit, folder=folder, resume=resume, device=device, devices=devices,
         num_nodes=num_nodes, fingerprint=_fingerprint(config, parts),
         description="training segmentation",
     )  # fmt: skip
-    return TrainedSegmentation(fitted.module.cpu(), fitted)
+    return TrainedSegmentation(student_of(fitted.module).cpu(), fitted)
+
+
+def _with_teacher(network: UNet, arm: Arm | None) -> nn.Module:
+    """Return the network, with a teacher if its arm wants one."""
+    decay = arm.teacher_decay if isinstance(arm, Consistent) else None
+    return network if decay is None else Taught(network, decay=decay)
 
 
 def _fingerprint(config: SegmentationConfig, parts: Listing[SliceExamples]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from cardiogen.base.errors import CardiogenError
 
@@ -58,6 +58,9 @@ def preview_augment(
     if Path(out).suffix.lower() != ".png":
         raise CardiogenError("U12", "--out", found=str(out), expected="a name that ends in .png",
                              remedy="grid.png")  # fmt: skip
+    if chain not in get_args(ChainName):
+        raise CardiogenError("U12", "--chain", found=repr(chain), expected="classic or full",
+                             remedy="--chain full")  # fmt: skip
     if not 1 <= draws <= 20:
         raise CardiogenError("U12", "--draws", found=str(draws), expected="1 to 20",
                              remedy="--draws 4")  # fmt: skip

@@ -41,10 +41,11 @@ def segment(
 
     Raises:
         CardiogenError: the codes of ``read_image`` and ``load_network``, U11 for an unknown map,
-            O01 if ``out`` exists.
+            U12 for another kind of file, O01 if ``out`` exists, R01 if its folder does not.
     """
     out = Path(out)
     label_map(label_map_name)
+    _check_name(out)
     if out.exists() and not overwrite:
         raise CardiogenError(
             "O01", out, found="an existing output", expected="a path that is not there yet",
@@ -67,3 +68,17 @@ def segment(
         frame_time_s=read.frame_time_s, overwrite=overwrite,
     )  # fmt: skip
     return out
+
+
+def _check_name(out: Path) -> None:
+    """Refuse, before the work, a file that could not be written after it."""
+    if not out.name.lower().endswith((".nii", ".nii.gz")):
+        raise CardiogenError(
+            "U12", "--out", found=str(out), expected="a name that ends in .nii or .nii.gz",
+            remedy="labels.nii.gz",
+        )  # fmt: skip
+    if not out.parent.is_dir():
+        raise CardiogenError(
+            "R01", out.parent, found="no folder", expected="a folder to write into",
+            remedy="making it, or another --out",
+        )  # fmt: skip

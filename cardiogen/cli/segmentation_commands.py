@@ -59,6 +59,8 @@ def train_segmentation_command(
     for name, value in facts.items():
         if isinstance(value, float):
             typer.echo(f"{name}: {value:.3f}")
+    for note in facts["notes"]:
+        typer.echo(f"cardiogen: note {note}", err=True)
 
 
 def segment_command(

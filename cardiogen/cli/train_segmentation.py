@@ -18,14 +18,21 @@ from augment.segmentation import (
     write_predictions,
 )
 from augment.segmentation.arms import Arm
-from cardiogen.base import progress, write_json
+from augment.segmentation.examples import require_validation
+from augment.segmentation.watch import (
+    adversary_summary,
+    adversary_table,
+    collapse_table,
+    lost_structures,
+)
+from cardiogen.base import CardiogenError, Note, progress, write_json
 from cardiogen.base.files import check_replaceable
 from cardiogen.cli.requests import check_apart
 from cardiogen.cli.segmentation_data import POPULATION, load_hearts, split_cohort
 from cardiogen.cli.write import versions
 from cardiogen.data import load_sequence, write_table
 from cardiogen.engine.config import build_config, load_config, preset_path
-from cardiogen.engine.fit import find_device
+from cardiogen.engine.fit import Fitted, find_device
 from cardiogen.engine.fit.processes import Device
 
 _PRESETS = "segmentation"
@@ -47,7 +54,9 @@ def train_segmentation_network(
     Args:
         config: TOML file with the settings of ``augment.segmentation``, or the name of a preset.
         out: folder to make: ``network/``, ``predictions/`` (a cohort of label maps in the space of
-            the images), ``metrics.csv``, ``summary.json``, ``log.csv`` and ``checkpoints/``.
+            the images), ``metrics.csv``, ``summary.json``, ``log.csv``, ``collapse.csv`` (recall
+            of every structure over the steps), ``adversary.csv`` (what a search did) and
+            ``checkpoints/``.
         cohort: folder of patients, in place of ``data.cohort``.
         synthetic: ``population``, a bundle or a folder of label maps, in place of
             ``data.synthetic``.
@@ -57,7 +66,8 @@ def train_segmentation_network(
         resume: go on with the run that ``out`` holds.
 
     Returns:
-        Where the results are, counts of what was learned from, and mean scores over the test.
+        Where the results are, counts of what was learned from, mean scores over the test, and
+        notes: M31 for every structure that the network does not find, and those of ``fit``.
 
     Raises:
         CardiogenError: M07 for settings that are unknown or out of range, C28 and C29 for
@@ -73,6 +83,9 @@ def train_segmentation_network(
     sources = (settings.data.cohort, settings.data.synthetic)
     check_apart(out, [place for place in sources if place not in ("", POPULATION)])
     split = split_cohort(settings)
+    # Before hearts are read, which may take long.
+    _require_training(settings, split)
+    require_validation(settings.fit, len(split.validation))
     hearts = load_hearts(settings, split)
     trained = train_segmentation(
         settings, real=hearts.real, synthetic=hearts.synthetic, validation=hearts.validation,
@@ -83,8 +96,13 @@ def train_segmentation_network(
         "synthetic_frames": len(hearts.synthetic), "arm": settings.augmentation.arm,
         "steps": trained.fitted.steps, "seed": settings.fit.seed,
     }  # fmt: skip
-    scores = _write(trained, settings, split, out, facts, device=device, overwrite=resume)
-    return {"folder": str(out), **facts, **scores}
+    lost = lost_structures(trained.fitted)
+    facts["collapsed"] = " ".join(each.structure for each in lost)
+    told = (*_unused(settings), *trained.fitted.notes, *(each.note() for each in lost))
+    notes = [str(note) for note in told]
+    _write_watch(trained.fitted, out, overwrite=resume)
+    scores = _write(trained, settings, split, out, facts, notes, device=device, overwrite=resume)
+    return {"folder": str(out), **facts, **scores, "notes": notes}
 
 
 def _settings(config: str | Path, changes: dict[str, object]) -> SegmentationConfig:
@@ -103,6 +121,25 @@ def _settings(config: str | Path, changes: dict[str, object]) -> SegmentationCon
     return build_config(SegmentationConfig, content, "command line")
 
 
+def _require_training(settings: SegmentationConfig, split: Split) -> None:
+    """Refuse (C28) a cohort that the other parts take whole, before it is read."""
+    held = len(split.validation) + len(split.test)
+    if settings.data.cohort and not (split.train or settings.data.synthetic):
+        raise CardiogenError(
+            "C28", "data.train",
+            found=f"no subject to train on, with {held} in the validation and the test",
+            expected="a subject at least, or synthetic hearts",
+            remedy="fewer in data.validation and data.test, or data.train = -1",
+        )  # fmt: skip
+
+
+def _unused(settings: SegmentationConfig) -> list[Note]:
+    """Return a note of a test that is asked for without a cohort to take it from."""
+    if settings.data.cohort or not settings.data.test:
+        return []
+    return [Note("C28", "data.test", "there is no cohort, so no subject was tested on")]
+
+
 def _arm(settings: SegmentationConfig) -> Arm:
     """Return the arm of the settings; a shape model is read here, since augment knows none."""
     from augment.segmentation.build import build_arm
@@ -119,6 +156,7 @@ def _write(
     split: Split,
     out: Path,
     facts: dict[str, object],
+    notes: list[str],
     *,
     device: Device,
     overwrite: bool,
@@ -142,6 +180,8 @@ def _write(
     summary = {
         **facts,
         "scores": {name: None if value != value else value for name, value in scores.items()},
+        "adversary": adversary_summary(trained.fitted),
+        "notes": notes,
         "training_seconds": round(trained.fitted.seconds, 1),
         "subjects": {
             name: [s.subject_id for s in getattr(split, name)]
@@ -152,6 +192,16 @@ def _write(
     }
     write_json(out / "summary.json", summary, overwrite=overwrite)
     return scores
+
+
+def _write_watch(fitted: Fitted, out: Path, *, overwrite: bool) -> None:
+    """Write what the guards saw: ``collapse.csv``, and ``adversary.csv`` if there was a search."""
+    for name, rows in (
+        ("collapse.csv", collapse_table(fitted)), ("adversary.csv", adversary_table(fitted))
+    ):  # fmt: skip
+        if rows:
+            values = (row.values() for row in rows)
+            write_table(out / name, rows[0], values, overwrite=overwrite)
 
 
 def _segment(

@@ -16,6 +16,7 @@ from augment import (
     Contrast,
     Diagnostics,
     EmaReference,
+    Gamma,
     Ramp,
 )
 from cardiogen.ops import one_hot
@@ -106,6 +107,43 @@ def test_a_class_that_is_not_there_is_not_judged():
         monitor.update(probs, hot[:, :2])
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_predictions_that_are_not_finite_are_a_collapse(value):
+    monitor = CollapseMonitor(patience=3, decay=0.5)
+    probs, hot = batch(0.9)
+    for _ in range(5):
+        monitor.update(probs, hot)
+    for _ in range(6):
+        monitor.update(torch.full_like(probs, value), hot)
+    assert monitor.collapsed == {0, 1, 2}
+    assert monitor.weight() == 0.0
+    assert monitor.recall.isfinite().all()
+    for _ in range(4):
+        monitor.update(probs, hot)
+    assert monitor.weight() == 1.0
+
+
+def test_a_network_that_gives_nan_from_the_first_batch_on_is_collapsed():
+    monitor = CollapseMonitor(patience=2)
+    probs, hot = batch(1.0)
+    for _ in range(2):
+        monitor.update(probs * math.nan, hot)
+    assert monitor.collapsed == {0, 1, 2}
+
+
+def test_a_voxel_of_nan_costs_its_own_class_alone():
+    monitor = CollapseMonitor(patience=1)
+    probs, hot = batch(1.0)
+    # Class 2 lies at the end: its last voxel goes from every class's probability.
+    probs[..., -1, -1] = math.nan
+    monitor.update(probs, hot)
+    torch.testing.assert_close(monitor.recall, torch.tensor([1.0, 1.0, 11 / 12]))
+    with pytest.raises(ValueError, match="labels must be finite"):
+        monitor.update(hot, hot * math.nan)
+    with pytest.raises(ValueError, match="found and there must be"):
+        monitor.add(torch.ones(2), torch.ones(2))
+
+
 def test_diagnostics_tell_rises_strengths_and_the_worst_transform(kit, instance_net):
     image, _ = kit.phantoms(24, seed=7)
     strong = Affine(rotation_deg=90.0, scale=1.0, shear=0.0, shift_mm=0.0)
@@ -128,12 +166,49 @@ def test_diagnostics_tell_rises_strengths_and_the_worst_transform(kit, instance_
         Diagnostics().worst_transform(0)
 
 
+def test_sums_of_diagnostics_add_up(kit, instance_net):
+    image, _ = kit.phantoms(6, seed=7)
+    chain = Chain(transforms=(Affine(), Contrast(), Gamma()), most=1)
+    one = Adversary(chain=chain, generator=torch.Generator().manual_seed(0), ascent=Ascent())
+    names = ("Affine", "Contrast", "Gamma")
+    whole, total = Diagnostics(), dict.fromkeys(Diagnostics.sum_names(names, 4), 0.0)
+    for part in image.split(1):
+        result, alone = one.consistency_loss(instance_net, part, spacing=SPACING), Diagnostics()
+        whole.add(result)
+        alone.add(result)
+        sums = alone.sums(names, 4)
+        assert list(sums) == list(total)
+        total = {name: total[name] + value / 6 for name, value in sums.items()}
+    again = Diagnostics.of_sums(total, names, 4).summary()
+    # Means over steps: all but the number of steps is the same.
+    assert again.pop("steps") == pytest.approx(1.0)
+    wanted = whole.summary()
+    assert set(again) == set(wanted) - {"steps"}
+    for name, value in again.items():
+        assert value == (wanted[name] if "worst" in name else pytest.approx(wanted[name]))
+    empty = Diagnostics.of_sums(Diagnostics().sums(names, 4), names, 4)
+    assert empty.summary() == {"steps": 0.0}
+
+
+def test_a_teacher_is_stored_with_the_module_it_belongs_to(kit, batch_net):
+    module = nn.ModuleDict({"network": batch_net, "teacher": EmaReference(batch_net)}).train()
+    assert batch_net.training
+    assert not module["teacher"].teacher.training
+    module["teacher"].update(batch_net)
+    state = {name: t.clone() for name, t in module.state_dict().items()}
+    module["teacher"].update(kit.trained_net(steps=1, seed=9))
+    module.load_state_dict(state)
+    assert module["teacher"].updates == 1
+
+
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: EmaReference(nn.Linear(1, 1), decay=1.0), "decay must lie"),
-    (lambda: Ramp(weight=-1.0), "weight must not be negative"),
+    (lambda: Ramp(weight=-1.0), "weight must be finite and not negative"),
+    (lambda: Ramp(weight=math.inf), "weight must be finite"),
     (lambda: Ramp(start=-1), "start and length must not be negative"),
     (lambda: Ramp(shape="step"), "shape must be linear or sigmoid"),
     (lambda: CollapseMonitor(least=0.5, recovered=0.2), "0 <= least <= recovered"),
+    (lambda: CollapseMonitor(patience=0), "patience must be at least 1"),
 ])  # fmt: skip
 def test_impossible_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):

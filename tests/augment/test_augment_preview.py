@@ -115,3 +115,8 @@ def test_the_command_line_makes_the_same_picture(tmp_path):
     again = CliRunner().invoke(app, ["preview-augment", *files, *out])
     assert isinstance(again.exception, CardiogenError)
     assert again.exception.code == "O01"
+
+
+def test_a_chain_that_is_none_is_refused(tmp_path):
+    with pytest.raises(CardiogenError, match=r"CG-U12 --chain: .*classic or full"):
+        preview_augment(tmp_path / "image.nii", out=tmp_path / "grid.png", chain="all")

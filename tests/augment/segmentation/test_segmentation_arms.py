@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from augment.segmentation import Augmented, Batch, Consistent, Plain, UNet, segmentation_losses
+from augment.segmentation import (
+    Augmented,
+    Batch,
+    Consistent,
+    Disagreed,
+    Plain,
+    UNet,
+    segmentation_losses,
+)
 from augment.segmentation.arms import settled
 from augment.segmentation.build import build_arm, default_chain
 from augment.segmentation.config import AugmentationConfig
@@ -103,7 +111,7 @@ def test_the_weight_of_agreement_rises_and_is_left_out_between_searches(network)
 
     def disagreement(network, batch, output, generator):
         calls.append(1)
-        return output.mean() * 0 + 3.0, torch.tensor(2.0)
+        return Disagreed(output.mean() * 0 + 3.0, torch.tensor(2.0))
 
     arm = Consistent(disagreement, weight=0.8, ramp_share=0.5, every=2)
     plain = float(run(Plain(), network)["loss"].detach())
@@ -125,9 +133,9 @@ def test_labels_can_be_the_reference(network):
     def knows(images):
         return perfect
 
-    term, _ = made.disagreement(knows, whole, perfect, generator)
+    term = made.disagreement(knows, whole, perfect, generator).loss
     guess = torch.zeros_like(perfect)
-    other, _ = made.disagreement(knows, whole, guess, torch.Generator().manual_seed(1))
+    other = made.disagreement(knows, whole, guess, torch.Generator().manual_seed(1)).loss
     # What the network said of the clean image plays no part.
     assert torch.equal(term, other)
 

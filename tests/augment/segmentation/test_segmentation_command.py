@@ -2,7 +2,9 @@
 
 import csv
 import json
+import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
 import typer
@@ -78,6 +80,32 @@ def test_a_cohort_becomes_a_network_predictions_and_scores(cohort, config, tmp_p
     subjects = read_cohort(out / "predictions")
     assert [s.subject_id for s in subjects] == summary["subjects"]["test"]
     assert {s.label_map for s in subjects} == {"acdc"}
+
+
+def test_what_the_guards_saw_is_written_and_told(cohort, config, tmp_path, monkeypatch):
+    told = {"loss": 0.5, "recall_lv": 0.9, "recall_myo": 0.9, "recall_rv": 0.01}
+    monkeypatch.setattr("augment.segmentation.SegmentationTask.validate", lambda *_: told)
+    config.write_text(CONFIG + "[augmentation]\nramp_share = 0.0\nreference = 'teacher'\n")
+    app, out = typer.Typer(), tmp_path / "run"
+    add_segmentation_commands(app)
+    asked = ["--config", config, "--out", out, "--cohort", cohort, "--arm", "adversarial"]
+    done = CliRunner().invoke(app, ["train-segmentation", *map(str, asked), "--device", "cpu"])
+    assert done.exit_code == 0
+    assert "cardiogen: note M31 network, RV: collapsed: 1% of it" in done.output
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["collapsed"] == "RV"
+    assert [note[:15] for note in summary["notes"]] == ["M31 network, RV"]
+    assert summary["adversary"]["steps"] == 4
+    network = json.loads((out / "network" / "network.json").read_text())
+    assert network["training"]["collapsed"] == "RV"
+    for name, columns in (
+        ("collapse.csv", {"step", "recall_lv", "recall_myo", "recall_rv", "collapsed"}),
+        ("adversary.csv", {"step", "steps", "risen", "rise", "strength/Affine", "worst/RV"}),
+    ):
+        with (out / name).open() as stream:
+            rows = list(csv.DictReader(stream))
+        assert [row["step"] for row in rows] == ["2", "4"]
+        assert columns <= rows[0].keys()
 
 
 def test_a_finished_run_can_be_resumed_and_not_overwritten(cohort, config, tmp_path):
@@ -157,6 +185,103 @@ def test_wrong_requests_are_named(cohort, config, tmp_path):
     with pytest.raises(CardiogenError, match="CG-M47"):
         train_segmentation_network("no_such_preset", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("change", ["validation = 0", "validation = []"])
+def test_a_validation_of_no_heart_is_refused_before_training(cohort, config, tmp_path, change):
+    config.write_text(CONFIG.replace("validation = 1", change))
+    with pytest.raises(CardiogenError, match=r"CG-C28 data\.validation: .*validate_every = 0"):
+        train_segmentation_network(config, out=tmp_path / "run", cohort=cohort, device="cpu")
+    # Synthetic hearts alone have none to validate on either.
+    config.write_text(CONFIG)
+    with pytest.raises(CardiogenError, match=r"CG-C28 data\.validation"):
+        train_segmentation_network(config, out=tmp_path / "run", synthetic="population")
+    assert not (tmp_path / "run").exists()
+
+
+def altered(cohort, folder, change):
+    """Copy a cohort, its last subject's ED files changed by ``change(labels, image)``."""
+    shutil.copytree(cohort, folder)
+    place = sorted(p for p in folder.iterdir() if p.is_dir())[-1]
+    files = [place / f"{kind}_ED.nii.gz" for kind in ("labels", "images")]
+    opened = [nib.load(file) for file in files]
+    parts = change(*(np.asarray(each.dataobj) for each in opened))
+    for file, each, data in zip(files, opened, parts, strict=True):
+        nib.save(nib.Nifti1Image(data, each.affine, each.header), file)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda labels, image: (np.where(labels == 3, 77, labels), image), "L39"),
+        (lambda labels, image: (labels * 0, image), "L37"),
+        (lambda labels, image: (labels, np.where(image > 1, np.nan, image)), "N26"),
+        (lambda labels, image: (labels, image * 0), "N39"),
+        (lambda labels, image: (labels, image[:-1]), "L40a"),
+    ],
+)
+def test_damaged_subjects_are_named_before_training(cohort, config, tmp_path, change, code):
+    damaged = altered(cohort, tmp_path / "cohort", change)
+    everyone = CONFIG.replace("test = 2\nvalidation = 1\n", "")
+    config.write_text(everyone.replace("validate_every = 2\nkeep_best = true\n", ""))
+    with pytest.raises(CardiogenError, match=f"CG-{code} .*phantom03"):
+        train_segmentation_network(config, out=tmp_path / "run", cohort=damaged, device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_files_that_are_not_there_or_are_none_are_named(cohort, config, tmp_path):
+    def run(cohort=cohort):
+        train_segmentation_network(config, out=tmp_path / "run", cohort=cohort, device="cpu")
+
+    for image in cohort.glob("*/labels_*.nii.gz"):
+        place = tmp_path / "bare" / image.parent.name
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, place)
+    shutil.copy(cohort / "subjects.csv", tmp_path / "bare")
+    with pytest.raises(CardiogenError, match=r"CG-N37 .*no ED image"):
+        run(tmp_path / "bare")
+    for text in ("[data\n", "data = [1]", "[fit]\nfoo = 1", "[nothing]\na = 1"):
+        config.write_text(text)
+        with pytest.raises(CardiogenError, match="CG-M07"):
+            run()
+    config.unlink()
+    with pytest.raises(CardiogenError, match="CG-M47"):
+        run()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cohort_that_is_too_small_is_named(cohort, config, tmp_path):
+    one = tmp_path / "one"
+    shutil.copytree(cohort / "phantom00", one / "phantom00")
+    (one / "subjects.csv").write_text("subject_id,label_map\nphantom00,acdc\n")
+    config.write_text(CONFIG.replace("test = 2", "test = 0"))
+    with pytest.raises(CardiogenError, match=r"CG-C28 data\.train: found no subject to train on"):
+        train_segmentation_network(config, out=tmp_path / "run", cohort=one, device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_subjects_to_validate_on_may_wait(cohort, config, tmp_path):
+    config.write_text(CONFIG.replace("validate_every = 2\nkeep_best = true\n", ""))
+    out = tmp_path / "run"
+    train_segmentation_network(config, out=out, cohort=cohort, device="cpu")
+    # The patches of the training are watched: nothing is validated.
+    assert (out / "collapse.csv").is_file()
+    assert not (out / "validation.csv").exists()
+
+
+def test_a_test_without_a_cohort_is_told(config, tmp_path):
+    config.write_text(CONFIG.replace("validate_every = 2\nkeep_best = true\n", ""))
+    found = train_segmentation_network(
+        config, out=tmp_path / "run", synthetic="population", device="cpu"
+    )
+    assert found["notes"][0].startswith("C28 data.test: there is no cohort")
+
+
+def test_a_file_that_could_not_be_written_is_refused_before_the_work(tmp_path):
+    for out, code in ((tmp_path / "labels.png", "U12"), (tmp_path / "no" / "labels.nii", "R01")):
+        with pytest.raises(CardiogenError, match=f"CG-{code}"):
+            segment(tmp_path / "image.nii", network=tmp_path / "network", out=out)
 
 
 @pytest.mark.parametrize("name", ["small", "large", "synthetic"])

@@ -1,6 +1,7 @@
 """A network's folder: the same logits from it, and every damage seen."""
 
 import json
+import resource
 
 import pytest
 import torch
@@ -78,5 +79,43 @@ def test_a_wrong_description_is_refused(folder, key, value):
 
 
 def test_a_folder_without_a_network_is_refused(tmp_path):
-    with pytest.raises(CardiogenError, match="CG-M47"):
+    with pytest.raises(CardiogenError, match=r"CG-M47 .*no network\.json"):
         load_network(tmp_path)
+
+
+def test_the_folder_of_a_training_is_told_from_that_of_its_network(tmp_path):
+    place = save_network(tmp_path / "run" / "network", build_network(SIZE), image=ImageConfig(),
+                         config=SIZE, prediction=PredictionConfig(), training={})  # fmt: skip
+    with pytest.raises(CardiogenError, match=f"CG-M47 .*try {place}"):
+        load_network(place.parent)
+
+
+def test_patches_that_a_network_cannot_halve_are_refused(folder):
+    file = folder[0] / "network.json"
+    content = json.loads(file.read_text())
+    content["image"]["patch"] = 33
+    file.write_text(json.dumps(content))
+    with pytest.raises(CardiogenError, match=r"CG-M07 .*image\.patch must be a multiple of"):
+        load_network(folder[0])
+
+
+def test_a_network_of_two_channels_is_refused(folder):
+    place, network = folder
+    network.first.convolutions[0].weight.data = torch.zeros(2, 2, 3, 3)
+    save_network(place, network, image=ImageConfig(), config=SIZE,
+                 prediction=PredictionConfig(), training={}, overwrite=True)  # fmt: skip
+    with pytest.raises(CardiogenError, match=r"CG-M04 .*first\.convolutions\.0\.weight"):
+        load_network(place)
+
+
+def test_a_description_of_a_vast_network_takes_no_memory(folder):
+    file = folder[0] / "network.json"
+    content = json.loads(file.read_text())
+    content["network"]["widths"] = [2048] * 8
+    content["image"]["patch"] = 256
+    file.write_text(json.dumps(content))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CardiogenError, match="CG-M04"):
+        load_network(folder[0])
+    # A tenth of a GB where its weights would take ten.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000

@@ -146,7 +146,8 @@ def test_a_task_answers_the_protocol_and_validates(hearts):
     assert isinstance(task, Task)
     assert isinstance(task, ValidatedTask)
     scores = task.validate(task.module.eval())
-    assert set(scores) == {"loss", "dice_lv", "dice_myo", "dice_rv"}
+    assert set(scores) == {"loss"} | {f"{k}_{n}" for k in ("dice", "recall")
+                                      for n in ("lv", "myo", "rv")}  # fmt: skip
     overlaps = [scores[f"dice_{n}"] for n in ("lv", "myo", "rv")]
     assert scores["loss"] == pytest.approx(1 - np.mean(overlaps))
     bare = SegmentationTask(task.module, config, real=examples)
@@ -160,6 +161,10 @@ def test_synthetic_hearts_alone_train_and_none_at_all_do_not(hearts):
     assert result.fitted.steps == 2
     with pytest.raises(CardiogenError, match="CG-C28 data"):
         train_segmentation(config, device="cpu")
+    fit = config.fit.model_copy(update={"validate_every": 1})
+    config = config.model_copy(update={"fit": fit})
+    with pytest.raises(CardiogenError, match=r"CG-C28 data\.validation"):
+        train_segmentation(config, synthetic=frames(hearts[:1], config), device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -167,6 +172,9 @@ def test_synthetic_hearts_alone_train_and_none_at_all_do_not(hearts):
     [
         ({"image": {"patch": 40}, "network": {"widths": [4, 8, 8, 8, 8]}}, "multiple of 16"),
         ({"augmentation": {"arm": "magic"}}, r"augmentation\.arm"),
+        ({"network": {"widths": [0, 8]}}, r"network\.widths\.0"),
+        ({"network": {"widths": [4, 8, -3]}}, r"network\.widths\.2"),
+        ({"network": {"widths": [4, 10**9]}}, r"network\.widths\.1"),
         ({"data": {"train": -2}}, "train must be at least -1, got -2"),
         ({"data": {"test": -3}}, "test must be at least 0, got -3"),
         ({"image": {"spacing": 2.0}}, r"image\.spacing"),
