@@ -12,6 +12,7 @@ from cardiogen.cli.generate_plan import (
     Plan,
     Row,
     checked_rows,
+    guided_rows,
     read_latent_rows,
     read_rows,
     targeted_rows,
@@ -80,7 +81,8 @@ def generate(
             ``lvedv=220`` (mL), ``lvef=35`` (%), ``lvm=120`` (g) or ``lvmi=70`` (g/m2); see
             ``models.target_values``. What they say nothing of is drawn as ever.
         guidance: how strongly factors act: 1 as learned, more moves the mean of hearts further
-            from that of everyone (``models.targets.guided_prior``).
+            from that of everyone (``models.targets.guided_prior``), as far as the training data
+            reach (D09).
         latents: CSV table of ``latents_out``: its hearts are decoded, nothing is drawn.
         latents_out: CSV file to write the hearts' latents to.
         n: hearts (for each row of the table).
@@ -251,6 +253,7 @@ def _shared(
     from cardiogen.models.protocol import encode_condition
     from cardiogen.models.targets import guided_prior
 
+    rows = guided_rows(rows, loaded, guidance=guidance, allow=allow)
     if targets:
         rows, priors, wanted = targeted_rows(
             rows, targets, loaded, guidance=guidance, frames=frames, allow=allow

@@ -231,6 +231,34 @@ def checked_rows(rows: Listing[Row], loaded: LoadedModel, allow: bool) -> list[R
     return found
 
 
+def guided_rows(
+    rows: Listing[Row], loaded: LoadedModel, *, guidance: float, allow: bool
+) -> list[Row]:
+    """Return rows with the reason why guidance takes them outside the training data, if it does.
+
+    Raises:
+        CardiogenError: D09 (exit 5) for such a row, unless ``allow``; U44 for models that cannot
+            be guided.
+    """
+    from cardiogen.models.protocol import encode_condition
+    from cardiogen.models.targets import check_guidance
+
+    found, reasons = [], {}
+    for row in rows:
+        if row.factors not in reasons:
+            reasons[row.factors] = None
+            try:
+                check_guidance(loaded.model, encode_condition(row.factors), guidance)
+            except CardiogenError as error:
+                if error.code != "D09" or not allow:
+                    where = error.where if len(rows) == 1 else f"{row.row_id}/{error.where}"
+                    raise error.at(where) from error
+                reasons[row.factors] = domain_reason(error)
+        known = [reason for reason in (row.reason, reasons[row.factors]) if reason]
+        found.append(Row(row.row_id, row.factors, row.latent, "; ".join(known) or None))
+    return found
+
+
 def targeted_rows(
     rows: Listing[Row],
     texts: Listing[str],

@@ -73,6 +73,40 @@ def guided_prior(model: AnatomyModel, condition: Tensor, strength: float) -> Lat
     return prior.guided(moved, strength) if flows else moved
 
 
+def check_guidance(model: AnatomyModel, condition: Tensor, strength: float) -> None:
+    """Refuse (D09, exit 5) guidance whose mean heart lies where hardly any subject does.
+
+    Squared Mahalanobis distance of the mean from the hearts of unknown factors, against the
+    quantile of chi-squared for as many numbers as there are factors. Beyond it draws begin to
+    cross themselves and to eject more than they hold.
+
+    Args:
+        model, condition, strength: see :func:`guided_prior`.
+    """
+    if strength == 1.0:
+        return
+    found, everyone = (
+        getattr(prior, "gaussian", prior)
+        for prior in (
+            guided_prior(model, condition, strength),
+            model.prior(torch.full_like(condition, float("nan"))),
+        )
+    )
+    distances = []
+    for mean, root in zip(everyone.means, everyone.factors, strict=True):
+        offset = found.mean - mean
+        distances.append(float(offset @ torch.linalg.solve(root @ root.mT, offset)))
+    limit = LIMITS[len(condition) - 1]
+    if min(distances) > limit:
+        raise CardiogenError(
+            "D09", "--guidance",
+            found=f"{strength:g}, whose mean heart is at a squared distance of "
+            f"{min(distances):.0f} from hearts",
+            expected=f"at most {limit:.0f}, as nearly all subjects of the training data",
+            remedy="a strength nearer to 1, or --allow-extrapolation (outputs are marked)",
+        )  # fmt: skip
+
+
 def _gaussian(prior: object, flag: str) -> GaussianMixture:
     if isinstance(prior, GaussianMixture):
         return prior

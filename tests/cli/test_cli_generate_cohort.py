@@ -127,6 +127,20 @@ def test_guidance_strengthens_what_factors_do(tmp_path):
     assert facts_of(tmp_path / "2.02" / "heart_00003")["guidance"] == 2.0
 
 
+def test_guidance_beyond_the_training_data_is_refused_or_marked(run, tmp_path):
+    flags = ("generate", "--age", "80", "--sex", "M", "--height", "180", "--weight", "110",
+             "--sbp", "180", *QUICK, "--out", "x")  # fmt: skip
+    ran = run(*flags, "--guidance", "5")
+    assert (ran.code, "CG-D09 --guidance" in ran.err) == (5, True), ran.err
+    ran = run(*flags, "--guidance", "3", "--allow-extrapolation")
+    assert ran.code == 0, ran.err
+    facts = facts_of(tmp_path / "x")
+    assert facts["extrapolated"] is True
+    assert "hearts" in facts["extrapolation_reason"]
+    assert run(*flags, "--guidance", "1.5", "--overwrite").code == 0
+    assert facts_of(tmp_path / "x")["extrapolated"] is False
+
+
 def test_an_interrupted_cohort_is_gone_on_with_bit_for_bit(tmp_path, tree, monkeypatch):
     facts = SMALL | {"formats": "vtp,csv", "seed": 4}
     whole = generate(out=tmp_path / "whole", n=7, **facts)

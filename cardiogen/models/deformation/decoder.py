@@ -89,7 +89,10 @@ class VelocityDecoder:
         return torch.from_numpy(points).float()
 
     def meshes(self, scores: Tensor, phases: ArrayLike) -> Tensor:
-        """Return the meshes ``(N, T, V, 3)`` of many hearts ``(N, S)``, with gradients."""
+        """Return the meshes ``(N, T, V, 3)`` of many hearts ``(N, S)``, with gradients.
+
+        Slips are not shortened where faces cross: meshes depend smoothly on scores.
+        """
         shape = self.template.displacement(self.modes.ed_velocity(scores))
         beat, told = self.modes.motion(scores, phases)
         hearts, frames = beat.shape[:2]
