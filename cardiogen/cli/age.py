@@ -118,6 +118,8 @@ def age(
         raise usage_error("--to", f"{len(to)} ages", f"up to {_MAX_AGES}, no two alike", "--to 80")
     loaded = load_model(model)
     require_gaussian(loaded)
+    for target in to or (None,):
+        _target(Factors(), loaded, target, to_sex, to_weight, allow_extrapolation)
     folder = Path(out) if out is not None else fresh_folder(given, Path.cwd())
     check_apart(folder, [*labels, *([] if model is None else [model])])
     reading = Reading(phases=phases, label_map=label_map, prefer=prefer, orientation=orientation,
@@ -157,23 +159,39 @@ def _plan(
         )
     plan = [(f"own_age_{given.age:g}", given, check_domain(loaded, given, allow=allow))]
     for target in to or (given.age,):
-        try:
-            changed = request_factors(age=target, weight=to_weight, sex=to_sex)
-            factors = replace(
-                given,
-                age=changed.age,
-                sex=changed.sex or given.sex,
-                weight=changed.weight or given.weight,
-            )
-            outside = check_domain(loaded, factors, allow=allow)
-        except CardiogenError as error:
-            where = f"--to {target:g}" if error.where in ("--age", "age") else error.where
-            raise error.at(where) from error
+        factors, outside = _target(given, loaded, target, to_sex, to_weight, allow)
         name = f"age_{target:g}"
-        name += "" if to_sex is None else f"_{changed.sex}"
+        name += "" if to_sex is None else f"_{factors.sex}"
         name += "" if to_weight is None else f"_{to_weight:g}kg"
         plan.append((name, factors, outside))
     return plan
+
+
+def _target(
+    given: Factors,
+    loaded: LoadedModel,
+    age: float | None,
+    sex: Sex | None,
+    weight: float | None,
+    allow: bool,
+) -> tuple[Factors, str | None]:
+    """Return given factors with those of a target, and their extrapolation.
+
+    Raises:
+        CardiogenError: U01, D01 or D02 at the option that asked for it.
+    """
+    try:
+        changed = request_factors(age=age, weight=weight, sex=sex)
+        factors = replace(
+            given, age=changed.age, sex=changed.sex or given.sex,
+            weight=changed.weight or given.weight,
+        )  # fmt: skip
+        return factors, check_domain(loaded, factors, allow=allow)
+    except CardiogenError as error:
+        flags = {"--weight": "--to-weight", "--sex": "--to-sex"}
+        if age is not None:
+            flags |= dict.fromkeys(("--age", "age"), f"--to {age:g}")
+        raise error.at(flags.get(error.where, error.where)) from error
 
 
 def _series(

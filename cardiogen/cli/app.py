@@ -228,7 +228,7 @@ def main() -> None:
     except MemoryError:
         _fail(CardiogenError(
             "R04", "memory", found="too little of it", expected="room for the whole request",
-            remedy="fewer --workers, a coarser --spacing, or smaller files",
+            remedy="a smaller request or smaller files, or a machine with more memory",
         ))  # fmt: skip
     except OSError as error:
         _fail(CardiogenError(

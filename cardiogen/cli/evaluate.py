@@ -11,6 +11,7 @@ from cardiogen.base.files import check_replaceable
 from cardiogen.cli.requests import check_apart, check_count, check_seed, usage_error
 
 if TYPE_CHECKING:
+    from cardiogen.evaluate.run import Evaluation
     from cardiogen.models.store import LoadedModel
 
 SizeName = Literal["small", "full"]
@@ -51,11 +52,13 @@ def evaluate(
         The folder.
 
     Raises:
-        CardiogenError: U01 for a size, task or number that means nothing, M.. for a bundle that
-            is none, the codes of ``read_cohort`` for a cohort that is none, O01 if ``out`` exists.
+        CardiogenError: U01 for a size, task or number that means nothing and where no task can
+            be done, M.. for a bundle that is none, the codes of ``read_cohort`` for a cohort that
+            is none, O01 if ``out`` exists.
     """
     from cardiogen.evaluate import (
         LEAST_HEARTS,
+        PATIENT_TASKS,
         POPULATION,
         SIZES,
         TASKS,
@@ -69,6 +72,11 @@ def evaluate(
     chosen = tuple(tasks) or TASKS
     if unknown := sorted(set(chosen) - set(TASKS)):
         raise usage_error("--task", ", ".join(unknown), " or ".join(TASKS), "--task completion")
+    if cohort != POPULATION and not set(chosen) & set(PATIENT_TASKS):
+        raise usage_error(
+            "--task", ", ".join(chosen), f"{' or '.join(PATIENT_TASKS)} of patients",
+            "one of these, or --cohort population, whose truth is known",
+        )  # fmt: skip
     wanted = SIZES[size]
     if n is not None:
         check_count("-n", n, _MOST_HEARTS)
@@ -91,6 +99,9 @@ def evaluate(
             cohort=str(cohort), baseline=baseline, tasks=chosen,
             training={k: each.bundle.description.training_data for k, each in loaded.items()},
         )  # fmt: skip
+        _require_some(evaluation)
+        if evaluation.patients is not None:
+            wanted = wanted.with_hearts(evaluation.patients)
         provenance = {
             "model": judged.facts,
             "models": {name: each.facts for name, each in loaded.items()},
@@ -101,6 +112,16 @@ def evaluate(
         }
         write_report(temporary, evaluation, provenance)
     return folder
+
+
+def _require_some(evaluation: Evaluation) -> None:
+    """Refuse (U01) a report of nothing, with the reasons."""
+    if any(result.lines for result in evaluation.results.values()):
+        return
+    raise usage_error(
+        "--task", f"nothing that could be evaluated: {'; '.join(evaluation.skipped)}",
+        "a task that can be done", "another task, model or --cohort",
+    )  # fmt: skip
 
 
 def _named(judged: Iterable[LoadedModel], rival: LoadedModel) -> dict[str, LoadedModel]:

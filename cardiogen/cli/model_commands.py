@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from cardiogen.base.errors import Note
 from cardiogen.cli.options import Json, OrientationFlag, Overwrite, show, use_one_thread
 
 
@@ -101,9 +102,14 @@ def evaluate_command(
         bundle, out=out, cohort=cohort, size=size, n=n, seed=seed, beside=beside or (),
         against=against, tasks=task or (), overwrite=overwrite,
     )  # fmt: skip
-    counts = json.loads((folder / "report.json").read_text(encoding="utf-8"))["verdicts"]
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    counts, skipped = report["verdicts"], report["skipped"]
     lines = [
         f"{name}: " + ", ".join(f"{count} {word}" for word, count in found.items())
         for name, found in counts.items()
     ]
-    show("\n".join([*lines, str(folder)]), {"folder": str(folder), "verdicts": counts}, as_json)
+    facts = {"folder": str(folder), "verdicts": counts, "skipped": skipped}
+    show("\n".join([*lines, str(folder)]), facts, as_json)
+    for reason, tasks in skipped.items():
+        note = Note("U17", ", ".join(tasks), f"not evaluated: {reason}")
+        typer.echo(f"cardiogen: note {note}", err=True)

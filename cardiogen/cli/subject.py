@@ -13,6 +13,11 @@ from cardiogen.cli.complete import read_observed
 from cardiogen.cli.requests import domain_reason, usage_error
 from cardiogen.data.factors import FACTORS, Factors
 
+_DEFAULT_SPACING_MM = 1.25  # of the label maps of ``generate``
+_NO_SPACING = (
+    f"generated without label maps; those made here have {_DEFAULT_SPACING_MM:g} mm voxels"
+)
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -35,7 +40,8 @@ class Subject:
         model: what decodes it: of an observed heart its own, if it has one.
         pose: from the heart's frame to the world.
         grid: lattice of its label maps; None for a generated heart.
-        spacing_mm: voxel size of the label maps of a generated heart.
+        spacing_mm: voxel size of the label maps of a generated heart; the default of ``generate``
+            for one without.
         label_map: codes of its label maps.
         facts: where it comes from, for ``parameters.json``.
         notes: what was decided on the way.
@@ -111,7 +117,7 @@ def observed_subject(
         model=posterior.own or loaded.model,
         pose=posterior.pose,
         grid=seen.grid,
-        spacing_mm=1.25,
+        spacing_mm=_DEFAULT_SPACING_MM,
         label_map=label_map,
         facts={
             "inputs": [Path(file).name for file in labels],
@@ -138,18 +144,19 @@ def generated_subject(folder: Path, given: Factors, loaded: LoadedModel) -> Subj
     path = folder / "parameters.json"
     facts = parse_json(read_small(path, code="C36"), path, code="C36")
     if not isinstance(facts, dict) or facts.get("command") != "generate":
-        raise _bad_folder(path, "no heart that was generated", "its labels.nii.gz instead")
+        raise _bad_folder(path, "no heart that was generated", _instead(folder))
     if given != Factors():
         raise usage_error(
             str(folder), "factors beside a generated heart", "those it was generated with",
             "leaving out --age, --sex, --height, --weight and --sbp",
         )  # fmt: skip
     seed, index = facts.get("draw_seed"), facts.get("index")
-    spacing, told = facts.get("spacing_mm"), facts.get("factors")
+    # Null where there are meshes only; a folder that does not tell is none of ours.
+    spacing, told = facts.get("spacing_mm", 0.0), facts.get("factors")
     names, model = facts.get("label_map"), facts.get("model")
     if not (
         type(seed) is int and 0 <= seed < 2**64 and type(index) is int and index >= 0
-        and type(spacing) is float and 0.5 <= spacing <= 10.0
+        and (spacing is None or (type(spacing) is float and 0.5 <= spacing <= 10.0))
         and all(isinstance(part, dict) for part in (told, names, model))
     ):  # fmt: skip
         raise _bad_folder(path, "facts that are missing or wrong", "the folder as it was written")
@@ -159,9 +166,7 @@ def generated_subject(folder: Path, given: Factors, loaded: LoadedModel) -> Subj
             expected=f"one of {loaded.facts['name']!r}", remedy="--model with its own bundle",
         )  # fmt: skip
     if facts.get("targets") or facts.get("latents_given") or facts.get("guidance", 1.0) != 1.0:
-        raise _bad_folder(
-            path, "a heart of targets, guidance or given latents", "its labels.nii.gz instead"
-        )
+        raise _bad_folder(path, "a heart of targets, guidance or given latents", _instead(folder))
     factors = Factors.from_mapping(_known(told), where=str(path))
     return Subject(
         name=folder.resolve().name,
@@ -170,10 +175,17 @@ def generated_subject(folder: Path, given: Factors, loaded: LoadedModel) -> Subj
         model=loaded.model,
         pose=typical_pose(),
         grid=None,
-        spacing_mm=spacing,
+        spacing_mm=_DEFAULT_SPACING_MM if spacing is None else spacing,
         label_map=str(names.get("name")),
         facts={"inputs": [folder.resolve().name], "draw_seed": seed, "index": index},
+        notes=() if spacing is not None else (Note("L67", path.parent.name, _NO_SPACING),),
     )
+
+
+def _instead(folder: Path) -> str:
+    if (folder / "labels.nii.gz").is_file():
+        return "its labels.nii.gz instead"
+    return "label maps of a heart, or another folder of cardiogen generate"
 
 
 def _known(told: Mapping[str, object]) -> dict[str, object]:

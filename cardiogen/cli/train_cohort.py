@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Listing
 from pathlib import Path
 
 import typer
 
-from cardiogen.base import CardiogenError, progress
+from cardiogen.base import CardiogenError, Note, progress
 from cardiogen.base.errors import printable
 from cardiogen.cli.requests import check_apart
 from cardiogen.data.cohort import load_sequence, read_cohort
@@ -17,6 +18,7 @@ from cardiogen.models.deformation.cohort_model import adapt
 from cardiogen.models.deformation.model import DeformationModel
 from cardiogen.models.store import LoadedModel, load_model, save_model
 
+_REASONS = 3  # that the refusal of a cohort tells; the rest are alike or told by the check
 _LICENCE = "that of the cohort it was trained on"
 
 _CARD = """# Model card: {name}
@@ -68,10 +70,12 @@ def train_on_cohort(settings: DeformationTraining, out: Path, *, overwrite: bool
     check_apart(out, [folder, base.bundle.path])
     hearts, faults = _read(folder, settings.n, settings.orientation)
     # Before minutes of encoding, not after them.
-    require_enough(len(hearts))
+    _require_enough(len(hearts), faults, folder)
     encoded, more = encode_cohort(base.model, hearts)
-    faults += [f"{heart.subject_id}: {error}" for heart, error in more]
-    require_enough(len(encoded))
+    faults += [_left_out(heart.subject_id, error) for heart, error in more]
+    _require_enough(len(encoded), faults, folder)
+    for fault in faults:
+        typer.echo(f"cardiogen: note {fault}", err=True)
     sides = _sides([heart for heart, _ in encoded], settings.orientation)
     model = adapt(base.model, observed_codes(base.model, encoded))
     if len(encoded) < 2 * model.latent_size:
@@ -90,20 +94,41 @@ def train_on_cohort(settings: DeformationTraining, out: Path, *, overwrite: bool
 
 def _read(
     folder: Path, most: int, orientation: Orientation | None
-) -> tuple[list[Sequence], list[str]]:
+) -> tuple[list[Sequence], list[Note]]:
     """Return the subjects with label maps of ED and another frame, and why others have none."""
     hearts, faults = [], []
     for subject in progress(read_cohort(folder)[:most], "reading"):
         try:
             heart = load_sequence(subject)
         except CardiogenError as error:
-            faults.append(f"{subject.subject_id}: {error}")
+            faults.append(_left_out(subject.subject_id, error))
             continue
         if heart.labels is None or len(heart) < 2:
-            faults.append(f"{subject.subject_id}: label maps of one frame")
+            faults.append(Note("C28", subject.subject_id, "left out: label maps of one frame"))
             continue
         hearts.append(heart.with_(orientation=orientation or heart.orientation))
     return hearts, faults
+
+
+def _left_out(subject_id: str, error: CardiogenError) -> Note:
+    text = f"left out: found {error.found}; expected {error.expected}; try {error.remedy}"
+    return Note(error.code, subject_id, text)
+
+
+def _require_enough(count: int, faults: Listing[Note], folder: Path) -> None:
+    """Refuse (C28) fewer than five subjects, with the first reasons why others were left out."""
+    try:
+        require_enough(count)
+    except CardiogenError as error:
+        if not faults:
+            raise
+        told = [str(fault).partition("; expected")[0] for fault in faults[:_REASONS]]
+        rest = len(faults) - len(told)
+        told += [f"{rest} more left out"] if rest else []
+        raise CardiogenError(
+            error.code, folder, found=f"{error.found} ({'; '.join(told)})",
+            expected=error.expected, remedy=f"cardiogen check {folder}, or {error.remedy}",
+        ) from error  # fmt: skip
 
 
 def _sides(hearts: list[Sequence], orientation: Orientation | None) -> str:
@@ -122,7 +147,7 @@ def _card(
     base: LoadedModel,
     folder: Path,
     sides: str,
-    faults: list[str],
+    faults: Listing[Note],
 ) -> str:
     used, scores = len(model.cohort.cohort_features), model.latent_size
     length, noise = model.cohort.cohort_kernel

@@ -18,6 +18,10 @@ Array = NDArray[np.float64]
 
 _POINTS_PER_CONTOUR = 24
 _SLICE_STEP_MM = 5.0
+# Outlines of one surface in a slice on average, and in all. Hearts show 1 to 3 in a slice, noise
+# shows thousands, and the memory of a fit grows with every one.
+_MOST_PER_SLICE = 20
+_MOST_CONTOURS = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +50,8 @@ def observe_frame(labels: NDArray[np.uint8], grid: Grid) -> FrameObservation:
         grid: their lattice.
 
     Raises:
-        CardiogenError: L60 or L61 if the left ventricle cannot be recognized.
+        CardiogenError: L60 or L61 if the left ventricle cannot be recognized, L66 for structures
+            that lie scattered in more pieces than a heart's.
     """
     frame = lv_frame(labels, grid)
     across = stack_axis(grid)
@@ -84,23 +89,37 @@ def _contour_points(
     slices: range,
     name: str,
 ) -> Array:
-    """Return world points of the outline of a mask in the given slices."""
+    """Return world points of the outlines of a mask in the given slices."""
     from skimage.measure import find_contours
 
-    found = []
+    found, outlines, traced = [], 0, 0
     for index in slices:
         plane = np.take(mask, index, axis=across)
         structures = np.take(labels, index, axis=across)
         if not (structures == Structure.LV).any() and name != "free":
             # Below the cavity the outline of the wall says nothing about a ray's end: skip caps.
             continue
-        for contour in find_contours(np.pad(plane, 1).astype(np.float64), 0.5):
+        contours = find_contours(np.pad(plane, 1).astype(np.float64), 0.5)
+        outlines, traced = outlines + len(contours), traced + bool(contours)
+        _require_few(outlines, most=_MOST_CONTOURS)
+        for contour in contours:
             contour = _thinned(contour[:-1] - 1.0)
             if name == "free":
                 contour = contour[_beside(contour, structures == Structure.RV)]
             voxels = np.insert(contour, across, index, axis=1)
             found.append(grid.to_world(voxels))
+    _require_few(outlines, most=_MOST_PER_SLICE * traced)
     return np.concatenate(found) if found else np.empty((0, 3))
+
+
+def _require_few(outlines: int, *, most: int) -> None:
+    """Refuse a surface in more pieces than a heart's (L66)."""
+    if outlines > most:
+        raise CardiogenError(
+            "L66", "labels", found=f"{outlines} outlines or more of one surface, scattered pieces",
+            expected=f"a heart, whose slices show up to {_MOST_PER_SLICE} outlines each",
+            remedy="labels without stray voxels, or another --label-map",
+        )  # fmt: skip
 
 
 def _thinned(contour: Array) -> Array:

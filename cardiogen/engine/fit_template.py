@@ -115,7 +115,7 @@ def fit_template(
         the mesh.
 
     Raises:
-        CardiogenError: L37, L60, L61 for labels that are no complete heart.
+        CardiogenError: L37, L60, L61, L66 for labels that are no complete heart.
     """
     from cardiogen.population.heart import shape_prior
 

@@ -5,11 +5,12 @@ Tasks: generation, conditioning, plausibility, validity, completion, reconstruct
 
 from cardiogen.evaluate.lines import Line, Result, verdicts
 from cardiogen.evaluate.report import report_facts, write_report
-from cardiogen.evaluate.run import POPULATION, TASKS, Evaluation, evaluate_models
+from cardiogen.evaluate.run import PATIENT_TASKS, POPULATION, TASKS, Evaluation, evaluate_models
 from cardiogen.evaluate.settings import LEAST_HEARTS, SIZES, Size
 
 __all__ = [
     "LEAST_HEARTS",
+    "PATIENT_TASKS",
     "POPULATION",
     "SIZES",
     "TASKS",

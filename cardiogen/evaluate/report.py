@@ -70,6 +70,7 @@ def report_facts(evaluation: Evaluation, provenance: Mapping[str, object]) -> di
             task: {"reason": result.reason, "lines": [line.as_dict() for line in result.lines]}
             for task, result in evaluation.results.items()
         },
+        "skipped": {reason: list(tasks) for reason, tasks in evaluation.skipped.items()},
     }
 
 

@@ -35,7 +35,7 @@ from cardiogen.models.protocol import AnyModel
 POPULATION = "population"
 TASKS = ("generation", "conditioning", "plausibility", "motion", "validity", "completion",
          "reconstruction", "ageing", "score", "memorization")  # fmt: skip
-_PATIENT_TASKS = ("completion", "reconstruction")
+PATIENT_TASKS = ("completion", "reconstruction")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,7 @@ class Evaluation:
         methods: models in the order of the tables, the one that is judged first.
         results: task -> its lines, or why there are none.
         left_out: subjects of the cohort that lack a frame.
+        patients: subjects of the cohort that were evaluated; None for the population.
         baseline: the method that all others are held against.
         duels: every other method against it, by group.
     """
@@ -55,8 +56,18 @@ class Evaluation:
     methods: tuple[str, ...]
     results: Mapping[str, Result]
     left_out: int = 0
+    patients: int | None = None
     baseline: str | None = None
     duels: tuple[Duel, ...] = ()
+
+    @property
+    def skipped(self) -> dict[str, tuple[str, ...]]:
+        """Return why tasks were not done, and which."""
+        reasons = dict.fromkeys(r.reason for r in self.results.values() if r.reason)
+        return {
+            reason: tuple(task for task, r in self.results.items() if r.reason == reason)
+            for reason in reasons
+        }
 
 
 def evaluate_models(
@@ -162,7 +173,7 @@ def _on_patients(
 ) -> Evaluation:
     patients = read_patients(cohort, size.completed)
     reason = "needs hearts whose truth is known: --cohort population"
-    results = {task: Result(reason=reason) for task in TASKS if task not in _PATIENT_TASKS}
+    results = {task: Result(reason=reason) for task in TASKS if task not in PATIENT_TASKS}
     work = {
         "completion": lambda: patient_completion(patients, models, size, seed=seed),
         "reconstruction": lambda: patient_reconstruction(patients, models, size, seed=seed),
@@ -170,7 +181,9 @@ def _on_patients(
     results |= {task: _or_reason(run) for task, run in work.items() if task in tasks}
     found = {task: results[task] for task in TASKS if task in tasks}
 
-    evaluation = Evaluation(Path(cohort).name, tuple(models), found, patients.left_out)
+    evaluation = Evaluation(
+        Path(cohort).name, tuple(models), found, patients.left_out, len(patients.hearts)
+    )
 
     return _against(evaluation, baseline, size, seed)
 

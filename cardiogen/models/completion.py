@@ -81,7 +81,7 @@ def linear_posterior(
         healthy: trust the healthy population's own spread.
 
     Raises:
-        CardiogenError: L37, L60, L61 for frames without a whole heart.
+        CardiogenError: L37, L60, L61, L66 for frames without a whole heart.
     """
     prior = model.prior(condition)
     mean, covariance = prior.mean.numpy(), prior.covariance.numpy()

@@ -22,7 +22,7 @@ def observe(observed: Sequence) -> list[FrameObservation]:
     """Return what the label maps of all frames say.
 
     Raises:
-        CardiogenError: L37, L60, L61 for frames without a whole heart.
+        CardiogenError: L37, L60, L61, L66 for frames without a whole heart.
     """
     for number, labels in enumerate(observed.labels):
         require_heart(labels, f"{observed.subject_id}, frame {number}")

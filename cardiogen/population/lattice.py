@@ -18,6 +18,9 @@ from cardiogen.population.template import COLUMNS, ROWS, RV_ROWS, SEPTAL
 
 Array = NDArray[np.float64]
 
+# Numbers in one temporary array, 8 MB: it takes some twenty of them to place points.
+_MOST_AT_ONCE = 1_000_000
+
 
 def lattice_position(coordinates: Array, mu: Array, theta: Array) -> tuple[Array, Array]:
     """Return fractional row (0 base) and column of rays, before the twist, each ``(T, N)``.
@@ -95,6 +98,25 @@ def surface_distances(
         over the base plane, each ``(T, N)`` mm.
     """
     surfaces = ray_surfaces(coordinates)
+    chunk = max(1, _MOST_AT_ONCE // len(coordinates))
+    if len(points) <= chunk:
+        return _distances(coordinates, surfaces, points, which, names)
+    # Every point is placed by itself.
+    parts = [slice(first, first + chunk) for first in range(0, len(points), chunk)]
+    found = [_distances(coordinates, surfaces, points[p], which[p], names) for p in parts]
+    observed, predicted, height = (
+        np.concatenate(rows, axis=1) for rows in zip(*found, strict=True)
+    )
+    return observed, predicted, height
+
+
+def _distances(
+    coordinates: Array,
+    surfaces: dict[str, Array],
+    points: Array,
+    which: NDArray[np.int64],
+    names: Listing[str],
+) -> tuple[Array, Array, Array]:
     focal = surfaces["focal"][:, None]
     raised = np.repeat(points[None], len(coordinates), axis=0)
     raised[..., 2] += coordinates[:, COORDINATES["descent"]]

@@ -128,6 +128,35 @@ def test_requests_that_are_refused(run, refused, tmp_path, small, ed_map):
     assert "EXTRAPOLATED" in (tmp_path / "x" / "age_95" / "README.txt").read_text()
 
 
+def test_a_heart_of_meshes_only_ages(run, refused, tmp_path):
+    ran = run("generate", "--age", "50", "--sex", "M", "--meshes-only", "--frames", "2",
+              "--format", "csv,vtp", "--out", "bare")  # fmt: skip
+    assert ran.code == 0, ran.err
+    # What was asked for is checked before the folder is.
+    refused("age", "bare", "--to", "150", "--out", "x", status=5, code="D01", words="--to 150")
+    refused("age", "bare", "--to", "nan", "--out", "x", status=2, code="U01", words="--to nan")
+    refused("age", "none", "--to", "95", "--out", "x", status=5, code="D01", words="--to 95")
+    refused("age", "bare", "--to", "60", "--to-weight", "nan", "--out", "x", status=2, code="U01",
+            words="--to-weight")  # fmt: skip
+    ran = run("age", "bare", "--to", "80", "--frames", "2", "--format", "csv,nifti", "--out", "x")
+    assert ran.code == 0, ran.err
+    assert "L67 bare: generated without label maps; those made here have 1.25 mm" in ran.err
+    own, made = (rows_of(tmp_path / f / "measures.csv")[0] for f in ("x", "bare"))
+    # One is measured on label maps, the other on its meshes.
+    assert float(own["LVEDV (mL)"]) == pytest.approx(float(made["LVEDV (mL)"]), rel=0.02)
+
+
+def test_the_remedy_names_label_maps_only_where_there_are_some(refused, tmp_path, small):
+    facts = json.loads((small / "parameters.json").read_text())
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    (folder / "parameters.json").write_text(json.dumps(facts | {"guidance": 2.0}))
+    asked = ("age", "odd", "--to", "80", "--out", "x")
+    assert "labels.nii.gz" not in refused(*asked, status=3, code="C36")
+    (folder / "labels.nii.gz").touch()
+    refused(*asked, status=3, code="C36", words="its labels.nii.gz instead")
+
+
 def test_targets_keep_every_other_factor():
     subject = Factors(age=50, sex="M", height=178, weight=80)
     plan = _plan(subject, load_model(), (60.0, 70.0), None, 90.0, False)

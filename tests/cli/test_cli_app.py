@@ -60,7 +60,7 @@ def test_faults_as_json(run, arguments, code, status):
 
 @pytest.mark.parametrize(
     ("raised", "status", "words"),
-    [(KeyboardInterrupt(), 130, "interrupted"), (MemoryError(), 6, "CG-R04"),
+    [(KeyboardInterrupt(), 130, "interrupted"), (MemoryError(), 6, "CG-R04 memory: "),
      (PermissionError(13, "Permission denied", "/x"), 6, "CG-R01 ")],
 )  # fmt: skip
 def test_an_ending_in_the_middle_leaves_nothing(run, monkeypatch, tree, tmp_path, raised,
@@ -78,6 +78,7 @@ def test_an_ending_in_the_middle_leaves_nothing(run, monkeypatch, tree, tmp_path
         ran = run(*arguments)
         assert ran.code == status
         assert words in ran.err
+        assert "--workers" not in ran.err  # the command need not have that option
         assert tree(tmp_path) == before
 
 

@@ -144,6 +144,24 @@ def test_fit_shows_its_progress_on_a_terminal_only(stack, monkeypatch, capsys):
     assert "fitting" in terminal.getvalue()
 
 
+@pytest.mark.parametrize("shape", [(10, 216, 256), (60, 64, 64), (10, 20, 20)])
+def test_fit_template_refuses_noise_before_the_fit(shape):
+    """Points by the million took the fit 17 GB."""
+    spacing = (10.0, 1.5, 1.5) if shape[0] == 10 else (2.0, 2.0, 2.0)
+    noise = np.random.default_rng(0).integers(0, 4, shape).astype(np.uint8)
+    with pytest.raises(CardiogenError, match=r"CG-L66 labels: .*outlines .*stray voxels"):
+        observe_frame(noise, Grid.regular(shape, spacing))
+
+
+def test_a_heart_with_some_stray_voxels_is_still_observed(stack):
+    labels, grid = stack
+    stray = labels.copy()
+    stray[::2, 1, 1::6] = Structure.LV
+    assert len(observe_frame(stray, grid).points["endo"]) > len(
+        observe_frame(labels, grid).points["endo"]
+    )
+
+
 def test_fit_template_refuses_incomplete_hearts(stack):
     labels, grid = stack
     for structure in (Structure.LV, Structure.MYO, Structure.RV):

@@ -5,7 +5,13 @@ import pytest
 
 from cardiogen.data.mesh import Surface
 from cardiogen.measure import check_mesh, mesh_thickness, mesh_volume
-from cardiogen.population import COORDINATE_COUNT, COORDINATES, heart_vertices, template_topology
+from cardiogen.population import (
+    COORDINATE_COUNT,
+    COORDINATES,
+    heart_vertices,
+    lattice,
+    template_topology,
+)
 from cardiogen.population.anatomy import field_basis, rv_basis
 from cardiogen.population.heart import shape_prior
 
@@ -107,3 +113,16 @@ def test_anatomy_modes_are_single_valued_at_the_apex():
     assert len(modes) == COORDINATES["endo"].stop - COORDINATES["endo"].start
     rv = COORDINATES["rv"]
     assert len(rv_basis(np.zeros(3), np.zeros(3))) == rv.stop - rv.start
+
+
+def test_points_are_placed_in_parts_as_at_once(monkeypatch):
+    """Memory stays bounded however many points there are; real label maps take one part."""
+    hearts = shape_prior()[0] + 0.01 * np.arange(3)[:, None]
+    draw = np.random.default_rng(5)
+    points = draw.uniform(-40, 40, (101, 3)) - [0, 0, 45]
+    which, names = draw.integers(0, 3, 101), ["endo", "epi", "free"]
+    whole = lattice.surface_distances(hearts, points, which, names)
+    monkeypatch.setattr(lattice, "_MOST_AT_ONCE", 3 * 17)
+    parts = lattice.surface_distances(hearts, points, which, names)
+    for found, wanted in zip(parts, whole, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)

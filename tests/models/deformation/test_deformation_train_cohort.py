@@ -1,7 +1,9 @@
 """``cardiogen train --cohort DIR``: adaptation of a deformation model to label maps."""
 
+import shutil
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -112,6 +114,39 @@ def test_fewer_than_five_subjects_are_refused(real_data, base, tmp_path):
         train(tmp_path / "b", model="deformation", cohort=str(real_data / "acdc_dev25"),
               base=base, n=4)  # fmt: skip
     assert not (tmp_path / "b").exists()
+
+
+def swapped(folder: str, to: Path, *which: int) -> str:
+    """A copy of a cohort in which the codes of LV and RV are swapped in some subjects."""
+    copy = shutil.copytree(folder, to)
+    for index in which:
+        path = copy / f"s{index}" / "labels.nii.gz"
+        image = nib.load(path)
+        codes = np.array([0, 3, 2, 1], np.uint8)[np.asarray(image.dataobj)]
+        nib.save(nib.Nifti1Image(codes, image.affine, image.header), path)
+    return str(copy)
+
+
+def test_a_bad_cohort_is_told_why_it_is_bad(folder, base, quick, tmp_path):
+    bad = swapped(folder, tmp_path / "bad", 1, 3)
+    words = r"found 3 subjects .*L\d+ s1: left out: found .*s3: left out.*cardiogen check .*bad"
+    with pytest.raises(CardiogenError, match=rf"CG-C28 .*bad: {words}"):
+        adapted(bad, base, tmp_path / "b")
+
+
+def test_subjects_that_are_left_out_are_noted(base, quick, folder, tmp_path, capsys):
+    more = swapped(folder, tmp_path / "more")
+    rows = (tmp_path / "more" / "subjects.csv").read_text()
+    for index in (5, 6):
+        shutil.copytree(tmp_path / "more" / "s0", tmp_path / "more" / f"s{index}")
+        rows += f"s{index},0,1,ukbb\n"
+    (tmp_path / "more" / "subjects.csv").write_text(rows)
+    bad = swapped(more, tmp_path / "bad", 2, 6)
+    card = adapted(bad, base, tmp_path / "b")
+    err = capsys.readouterr().err
+    for name in ("s2", "s6"):
+        (line,) = [row for row in err.splitlines() if f" {name}: left out: found " in row]
+        assert line.removeprefix("cardiogen: note ") in card
 
 
 def test_other_models_are_not_adapted(tmp_path):
