@@ -48,6 +48,7 @@ Array = NDArray[np.float64]
 # No heart ejects longer than two thirds of its cycle; what barely moves has its least volume
 # anywhere.
 _EJECTION = np.arange(34) / 50.0
+_WEAKER = 1.5  # by which motion that is too much may have a lower logit of LVEF: 60 to 25 %
 
 
 class DeformationModel:
@@ -148,7 +149,8 @@ class DeformationModel:
         frames = frames or Frames(self.solver, self.solver.shape(latent))
 
         return sound_scores(
-            frames, latent, (self.strokes.plain(latent), self.strokes.stroke_mean),
+            frames, latent,
+            (self.strokes.plain(latent), self.strokes.plain(latent, weaker=_WEAKER)),
             lambda z: self.solved_scores(z, frames.shape),
         )  # fmt: skip
 

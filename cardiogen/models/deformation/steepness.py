@@ -5,8 +5,9 @@ next has cells that fold, though no smooth one has. Of draws of the shipped mode
 did, late in systole; 6 of 2,500 were too fast at the right base in early filling, and one had a
 left ventricle fuller before diastasis than in it (found by ``scripts/eval_validity.py`` before
 anything was done about it). Their motion is drawn towards the typical one of the same strokes
-until none of this is so, and, where these strokes are too much, towards the typical one. Shapes at
-end diastole are gentle (compressions below 1.5 in 9 ACDC patients): one that folds is no heart.
+until none of this is so, and, where these strokes are too much, as of hearts twice as large as
+usual, towards one of which both ventricles eject less. Shapes at end diastole are gentle
+(compressions below 1.5 in 9 ACDC patients): one that folds is no heart.
 """
 
 from __future__ import annotations

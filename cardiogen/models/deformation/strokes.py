@@ -141,12 +141,18 @@ class StrokeVolumes:
 
         return self._moved(latent, last) if np.isfinite(last).all() else latent
 
-    def plain(self, latent: Array) -> Array:
-        """Return the latent ``(S,)`` of the same shape and strokes, its motion else the mean's."""
+    def plain(self, latent: Array, *, weaker: float = 0.0) -> Array:
+        """Return the latent ``(S,)`` of the same shape and strokes, its motion else the mean's.
+
+        Args:
+            latent: of the heart.
+            weaker: by how much the logit of LVEF is lower; the right ventricle follows.
+        """
         still = len(latent) - len(self.stroke_ways)
         plain = np.concatenate([latent[:still], self.stroke_mean[still:]])
+        told = self._told(latent) - [weaker, 0.0, 0.0]
 
-        return self._moved(plain, self._told(latent) - self._told(plain))
+        return self._moved(plain, told - self._told(plain))
 
     def score_slopes(self, slopes: Array) -> Array:
         """Return ds/dz ``(S, S)`` of scores at which f has slopes ``(3, S)``."""

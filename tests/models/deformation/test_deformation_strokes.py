@@ -146,3 +146,7 @@ def test_plain_motion_keeps_shape_and_strokes(small_model, latents):
     ways = np.linalg.qr(strokes.stroke_ways)[0]
     rest = plain[still:] - strokes.stroke_mean[still:]
     np.testing.assert_allclose(rest, ways @ (ways.T @ rest), atol=1e-9)
+    weaker = strokes.plain(latents[3], weaker=0.7)
+    np.testing.assert_array_equal(weaker[:still], plain[:still])
+    told = strokes.stroke_slopes @ (weaker - latents[3])
+    np.testing.assert_allclose(told, [-0.7, 0.0, 0.0], atol=1e-9)
