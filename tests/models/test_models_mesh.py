@@ -355,3 +355,10 @@ def test_label_maps_are_observed_through_the_template(hearts):
     assert away < max(own, 6.0)
     assert model.is_possible(found.latents.mean)
     assert 0.0 < model.end_systole(found.latents.mean) < 1.0
+
+
+def test_a_resumed_training_knows_its_hearts():
+    first = cohort(6, 0)
+    assert first.fingerprint() == cohort(6, 0).fingerprint()
+    others = (cohort(6, 1), cohort(7, 0), cohort(6, 0, frames=4), first.take(range(5)))
+    assert first.fingerprint() not in {other.fingerprint() for other in others}

@@ -52,15 +52,18 @@ def train_sequence(
     for cohort in (examples, *([] if validation is None else [validation])):
         check_examples(cohort, config)
         _require_ed(cohort)
-    network = fit_labels(
+    fitted = fit_labels(
         lambda: SequenceTask(examples, config, validation=validation), examples, config,
         kind="sequence", folder=folder, resume=resume, device=device, devices=devices,
         num_nodes=num_nodes,
     )  # fmt: skip
+    network = fitted.module
     prior = trained_prior(
         partial(encoded_ed, network, examples), examples, config, kind="sequence"
     )
-    return SequenceModel(network, prior, config, base_mm=mean_base_mm(examples))
+    return SequenceModel(
+        network, prior, config, base_mm=mean_base_mm(examples), notes=tuple(fitted.notes)
+    )
 
 
 def encoded_ed(
