@@ -26,12 +26,17 @@ def test_config_defaults_and_values(tmp_path):
     assert (found.n, found.seed, found.ed_variance) == (300, 7, 0.99)
 
 
-def test_config_presets_are_valid():
-    path = preset_path("train_linear")
-    presets = [path] if path.is_file() else sorted(path.parent.glob("*.toml"))
-    assert presets, f"no preset beside {path}"
+def test_every_preset_on_offer_can_be_trained():
+    place = preset_path("linear").parent
+    presets = sorted([*place.glob("*.toml"), *(place / "models").glob("*.toml")])
+    names = {preset.stem for preset in presets}
+    assert len(names) == len(presets)
+    assert names >= {"linear", "mesh", "mesh_small", "mesh_large", "volume_small"}
     for preset in presets:
-        load_training(_TRAININGS, preset)
+        assert find_config(preset.stem) == preset
+        # A file without a model would be one of a linear model.
+        text = preset.read_text()
+        assert f'model = "{load_training(_TRAININGS, preset).model}"' in text
 
 
 def test_bare_names_are_presets_unless_there_is_such_a_file(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import torch
 from cardiogen.base import CardiogenError
 from cardiogen.data.factors import Factors
 from cardiogen.data.sequence import Sequence
-from cardiogen.engine.config import load_config, preset_path
+from cardiogen.engine.config import find_config, load_config, preset_path
 from cardiogen.engine.fit import FitConfig, StepInfo
 from cardiogen.models.mesh import (
     MeshConfig,
@@ -24,6 +24,7 @@ from cardiogen.models.mesh import (
     start_network,
     train_mesh,
 )
+from cardiogen.models.mesh.config import MeshTraining
 from cardiogen.models.mesh.gaussian import divergence
 
 FIT = FitConfig(steps=200, batch_size=16, learning_rate=2e-3, warmup_steps=20, ema_decay=0.97)
@@ -288,10 +289,14 @@ def test_examples_must_fit_together():
                      conditions=hearts.conditions, faces=FACES)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["mesh_small", "mesh_large", "mesh_mesa"])
+@pytest.mark.parametrize("name", ["mesh_small", "mesh_large"])
 def test_presets_are_complete(name):
-    config = load_config(MeshConfig, preset_path(f"models/{name}"))
-    assert config.fit.steps >= 500
+    assert load_config(MeshTraining, preset_path(name)).network.fit.steps >= 500
+
+
+def test_the_settings_of_the_mesa_script_are_no_preset_of_train():
+    assert load_config(MeshConfig, preset_path("scripts/mesh_mesa")).fit.steps >= 500
+    assert not find_config("mesh_mesa").is_file()
 
 
 def test_bad_settings_are_named(tmp_path):
