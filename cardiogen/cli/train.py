@@ -8,7 +8,7 @@ import typer
 
 from cardiogen.base.files import check_replaceable
 from cardiogen.cli.requests import check_apart, usage_error
-from cardiogen.cli.train_networks import NetworkRun, run_folder, train_network
+from cardiogen.cli.train_networks import NetworkRun, NetworkTraining, run_folder, train_network
 from cardiogen.data.sequence import Orientation
 from cardiogen.engine.config import (
     DeformationTraining,
@@ -153,7 +153,7 @@ def train(
     networks = {"device": device, "devices": devices, "nodes": nodes, "resume": resume or None}
     _check_used(settings, {k for k, v in {"jobs": jobs, **networks}.items() if v is not None})
     jobs = 1 if jobs is None else jobs
-    if isinstance(settings, MeshTraining | VolumeTraining | SequenceTraining):
+    if isinstance(settings, NetworkTraining):
         run = NetworkRun(
             folder=run_folder(out), resume=resume, device=device or "auto", devices=devices or 1,
             num_nodes=nodes or 1,
@@ -233,7 +233,7 @@ def _card(model: StoredModel, name: str, settings: Training) -> str:
 
 def _check_used(settings: Training, flags: set[str]) -> None:
     """Refuse (U01) settings and flags that were given and would not be used."""
-    if isinstance(settings, MeshTraining | VolumeTraining | SequenceTraining):
+    if isinstance(settings, NetworkTraining):
         return
     unused, kind, remedy = flags & _OF_NETWORKS, "a model without a network", "leaving them out"
     if isinstance(settings, DeformationTraining) and settings.cohort != "population":

@@ -14,6 +14,10 @@ from cardiogen.models.sequence.config import SequenceTraining
 from cardiogen.models.store import StoredModel
 from cardiogen.models.volume.config import VolumeTraining
 
+NetworkTraining = MeshTraining | VolumeTraining | SequenceTraining
+# Validation takes time at every turn, and errs by a tenth of the spread with so many.
+_MOST_HELD_OUT = 100
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkRun:
@@ -38,9 +42,17 @@ def run_folder(out: Path) -> Path:
     return place.with_name(f"{place.name}.run")
 
 
-def train_network(
-    settings: MeshTraining | VolumeTraining | SequenceTraining, run: NetworkRun, *, jobs: int
-) -> StoredModel:
+def held_out(settings: NetworkTraining) -> int:
+    """Return how many hearts are made beyond the ``n`` of the training, to validate on.
+
+    They follow those of the training, which are the same with and without a validation.
+    """
+    if not settings.network.fit.validate_every:
+        return 0
+    return min(_MOST_HELD_OUT, max(1, settings.n // 10))
+
+
+def train_network(settings: NetworkTraining, run: NetworkRun, *, jobs: int) -> StoredModel:
     """Train the network of settings; what was found on the way is told as notes.
 
     Args:
@@ -63,8 +75,10 @@ def _mesh(settings: MeshTraining, run: NetworkRun, jobs: int) -> StoredModel:
     from cardiogen.models.mesh import population_meshes, train_mesh
 
     del jobs
-    examples = population_meshes(settings.n, settings.seed, frames=settings.frames)
-    return train_mesh(examples, settings.network, **vars(run))
+    n = settings.n
+    made = population_meshes(n + held_out(settings), settings.seed, frames=settings.frames)
+    rest = made.take(range(n, len(made))) if len(made) > n else None
+    return train_mesh(made.take(range(n)), settings.network, held_out=rest, **vars(run))
 
 
 def _label_maps(
@@ -74,10 +88,11 @@ def _label_maps(
     from cardiogen.models.volume import train_volume
     from cardiogen.models.voxel import Slots, heart_grid, population_examples
 
-    config = settings.network
+    config, n = settings.network, settings.n
     lattice = heart_grid(config.shape, config.spacing_mm)
-    examples = population_examples(
-        settings.n, settings.seed, lattice, Slots(config.frames), jobs=jobs
+    made = population_examples(
+        n + held_out(settings), settings.seed, lattice, Slots(config.frames), jobs=jobs
     )
+    rest = made.subset(range(n, len(made))) if len(made) > n else None
     train = train_volume if isinstance(settings, VolumeTraining) else train_sequence
-    return train(examples, config, **vars(run))
+    return train(made.subset(range(n)), config, validation=rest, **vars(run))

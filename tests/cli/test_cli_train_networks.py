@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,37 @@ def test_a_training_that_was_ended_goes_on_to_the_same_bits(tmp_path, tree, kind
 def rows(path: Path):
     with path.open(newline="") as stream:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(stream)]
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_weights_are_validated_on_hearts_of_their_own(run, tmp_path, monkeypatch, kind):
+    asked = {}
+
+    def seen(examples, config, **given):
+        held = given["held_out" if kind == "mesh" else "validation"]
+        asked[bool(config.fit.validate_every)] = (examples, held)
+        return trainer(examples, config, **given)
+
+    where = f"cardiogen.models.{kind}.train_{kind}"
+    trainer = import_module(f"cardiogen.models.{kind}").__dict__[f"train_{kind}"]
+    monkeypatch.setattr(where, seen)
+    for name, fit in (("no", ""), ("held", "validate_every = 20\nkeep_best = true\n")):
+        (tmp_path / "c.toml").write_text(settings(kind, fit))
+        ran = run("train", "--config", "c.toml", "--device", "cpu", "--out", name)
+        assert ran.code == 0, ran.err
+    (plain, none), (examples, held) = asked[False], asked[True]
+    assert none is None
+    assert (len(plain), len(held)) == (64, 6)
+    assert examples.fingerprint() == plain.fingerprint()
+    known, new = (conditions(e) for e in (examples, held))
+    assert not known & new
+    assert len(known | new) == 70
+    assert [row["step"] for row in rows(tmp_path / "held.run" / "validation.csv")] == ["20", "40"]
+
+
+def conditions(examples):
+    found = examples.conditions
+    return {tuple(row.tolist()) for row in (found() if callable(found) else found)}
 
 
 @pytest.fixture

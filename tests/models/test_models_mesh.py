@@ -367,3 +367,11 @@ def test_a_resumed_training_knows_its_hearts():
     assert first.fingerprint() == cohort(6, 0).fingerprint()
     others = (cohort(6, 1), cohort(7, 0), cohort(6, 0, frames=4), first.take(range(5)))
     assert first.fingerprint() not in {other.fingerprint() for other in others}
+
+
+def test_a_validation_needs_hearts_of_its_own():
+    config = SMALL.model_copy(update={"fit": FitConfig(steps=2, validate_every=1)})
+    with pytest.raises(ValueError, match="held_out must be given where validate_every is set"):
+        train_mesh(cohort(12, 0), config, device="cpu")
+    model = train_mesh(cohort(12, 0), config, held_out=cohort(3, 1), device="cpu")
+    assert len(model.history) == 1

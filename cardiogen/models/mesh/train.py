@@ -44,7 +44,10 @@ def train_mesh(
 
     Raises:
         CardiogenError: C28 for fewer than 5 hearts; see also ``engine.fit.fit``.
+        ValueError: without ``held_out`` where ``config.fit.validate_every`` is set.
     """
+    if config.fit.validate_every and held_out is None:
+        raise ValueError("held_out must be given where validate_every is set, got None")
     notes = _enough(examples, config)
     table = describe_conditions(examples.conditions, names=examples.names, units=examples.units)
     network = start_network(examples, config, table)

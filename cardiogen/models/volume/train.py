@@ -20,6 +20,7 @@ from cardiogen.models.voxel import (
     check_examples,
     fit_labels,
     mean_base_mm,
+    require_validation,
     trained_prior,
 )
 
@@ -47,8 +48,10 @@ def train_volume(
     Raises:
         CardiogenError: C28 for too few hearts, C29 where the fitted prior lacks factors or a term
             of ageing lacks ages; else see ``engine.fit.fit``.
+        ValueError: without ``validation`` where ``config.fit.validate_every`` is set.
     """
     examples.require_enough()
+    require_validation(validation, config)
     for cohort in (examples, *([] if validation is None else [validation])):
         check_examples(cohort, config)
         _require_ages(cohort, config)

@@ -34,6 +34,12 @@ def check_examples(examples: LabelExamples, config: VoxelConfig) -> None:
         )
 
 
+def require_validation(validation: LabelExamples | None, config: VoxelConfig) -> None:
+    """Refuse (ValueError) settings that validate where there are no hearts to validate on."""
+    if config.fit.validate_every and validation is None:
+        raise ValueError("validation must be given where validate_every is set, got None")
+
+
 def fit_labels(
     make_task: Callable[[], Task],
     examples: LabelExamples,
