@@ -7,26 +7,20 @@ from pathlib import Path
 import typer
 
 from cardiogen.base.files import check_replaceable
-from cardiogen.cli.requests import check_apart, usage_error
 from cardiogen.cli.train_networks import NetworkRun, NetworkTraining, run_folder, train_network
+from cardiogen.cli.train_settings import check_enough, check_used, read_settings
 from cardiogen.data.sequence import Orientation
 from cardiogen.engine.config import (
     DeformationTraining,
     LinearTraining,
     PcaTraining,
     Training,
-    build_training,
-    find_config,
-    load_training,
 )
 from cardiogen.engine.fit.folder import remove_checkpoints
 from cardiogen.engine.fit.processes import this_rank
 from cardiogen.models.linear import LinearModel
 from cardiogen.models.linear_fit import fit_linear, population_examples
-from cardiogen.models.mesh.config import MeshTraining
-from cardiogen.models.sequence.config import SequenceTraining
 from cardiogen.models.store import StoredModel, save_model
-from cardiogen.models.volume.config import VolumeTraining
 
 _LICENCE = "Apache-2.0 (trained on the synthetic reference population only)"
 
@@ -81,15 +75,6 @@ _SIZES = {
     "volume": _VOXEL_SIZE,
     "sequence": _VOXEL_SIZE,
 }
-_OF_NETWORKS = {"device", "devices", "nodes", "resume"}
-_TRAININGS: dict[str, type[Training]] = {
-    "linear": LinearTraining,
-    "pca": PcaTraining,
-    "deformation": DeformationTraining,
-    "mesh": MeshTraining,
-    "volume": VolumeTraining,
-    "sequence": SequenceTraining,
-}
 
 
 def train(
@@ -137,8 +122,9 @@ def train(
         overwrite: whether ``out`` may be replaced.
 
     Raises:
-        CardiogenError: M07 for settings that are unknown or out of range, U01 for settings beside
-            ``config``, a config of another model, or settings that the training would not use,
+        CardiogenError: M07 for settings of a config that are unknown or out of range, U01 for
+            such arguments, for settings beside ``config``, a config of another model, or settings
+            that the training would not use, C28 for fewer hearts than a model is learned from,
             O01 if ``out`` exists, or ``OUT.run`` has checkpoints without ``resume``, R75 when
             the training of a network is interrupted; else the codes of ``engine.fit.fit``.
     """
@@ -149,9 +135,10 @@ def train(
         "model": model, "cohort": cohort, "base": base, "orientation": orientation, "n": n,
         "seed": seed,
     }  # fmt: skip
-    settings = _settings(out, {k: v for k, v in flags.items() if v is not None}, config)
+    settings = read_settings(out, {k: v for k, v in flags.items() if v is not None}, config)
     networks = {"device": device, "devices": devices, "nodes": nodes, "resume": resume or None}
-    _check_used(settings, {k for k, v in {"jobs": jobs, **networks}.items() if v is not None})
+    check_enough(settings)
+    check_used(settings, {k for k, v in {"jobs": jobs, **networks}.items() if v is not None})
     jobs = 1 if jobs is None else jobs
     if isinstance(settings, NetworkTraining):
         run = NetworkRun(
@@ -229,46 +216,3 @@ def _card(model: StoredModel, name: str, settings: Training) -> str:
         name=name, kind=kind, n=settings.n, seed=settings.seed, licence=_LICENCE,
         size=_SIZES[model.kind].format(**facts), gives=gives.format(**facts), **spans,
     )  # fmt: skip
-
-
-def _check_used(settings: Training, flags: set[str]) -> None:
-    """Refuse (U01) settings and flags that were given and would not be used."""
-    if isinstance(settings, NetworkTraining):
-        return
-    unused, kind, remedy = flags & _OF_NETWORKS, "a model without a network", "leaving them out"
-    if isinstance(settings, DeformationTraining) and settings.cohort != "population":
-        unused = flags | settings.model_fields_set & {
-            "seed", "ed_modes", "fields", "motion_modes", "fits", "flow",
-        }  # fmt: skip
-        kind = "a folder of label maps, that adapts a bundle"
-    elif not unused and isinstance(settings, DeformationTraining):
-        unused = settings.model_fields_set & {"base", "orientation"}
-        kind, remedy = "the population, no folder", "cohort = DIR beside them, or no such setting"
-    if unused:
-        raise usage_error(
-            ", ".join(sorted(unused)), "set, but without a use",
-            f"settings of a training on {kind}", remedy,
-        )  # fmt: skip
-
-
-def _settings(out: Path, flags: dict[str, object], config: str | Path | None) -> Training:
-    """Return the settings of a file or those of flags, never a mixture.
-
-    Beside a file the kind of model may be named too, if it is the file's.
-    """
-    if config is None:
-        return build_training(_TRAININGS, flags, "command line")
-    if beside := [name for name in flags if name != "model"]:
-        raise usage_error(
-            "--config", f"{', '.join(beside)} beside a file", "either a file or flags",
-            "all settings in the file",
-        )  # fmt: skip
-    path = find_config(config)
-    check_apart(out, [path])
-    settings = load_training(_TRAININGS, path)
-    if flags.get("model", settings.model) != settings.model:
-        raise usage_error(
-            "--model", flags["model"], f"{settings.model}, as {path.name} says",
-            "a config of that model, or leaving --model out",
-        )  # fmt: skip
-    return settings
