@@ -49,7 +49,7 @@ def main() -> None:
     from cardiogen.engine.config import load_config, preset_path
     from cardiogen.models.mesh import MeshConfig
 
-    config = load_config(MeshConfig, o.mesh or preset_path("models/mesh_mesa"))
+    config = load_config(MeshConfig, o.mesh or preset_path("scripts/mesh_mesa"))
     simple = (fit_real, fit_mean_motion, fit_pca, fit_nearest, fit_small_cvae)
     fits = dict(zip(_ROWS, (*simple, mesh_fitter(config, o.run)), strict=True))
     cohort = load_cohort(o.data)

@@ -52,6 +52,17 @@ def train_command(
         Literal["auto", "cpu", "cuda"] | None,
         typer.Option(help="Where networks are trained; default: auto."),
     ] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, help="Devices of every node, for networks; default: one."),
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Machines, for networks; default: one.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the interrupted training of a network."),
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -61,9 +72,14 @@ def train_command(
 
     folder = train(
         out, model=model, cohort=cohort, base=base, orientation=orientation, n=n, seed=seed,
-        config=config, jobs=jobs, device=device, overwrite=overwrite,
+        config=config, jobs=jobs, device=device, devices=devices, nodes=nodes, resume=resume,
+        overwrite=overwrite,
     )  # fmt: skip
-    show(str(folder), {"bundle": str(folder)}, as_json)
+    from cardiogen.engine.fit.processes import this_rank
+
+    # Of several processes, the first alone answers.
+    if this_rank() == 0:
+        show(str(folder), {"bundle": str(folder)}, as_json)
 
 
 def evaluate_command(

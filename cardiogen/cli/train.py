@@ -7,23 +7,20 @@ from pathlib import Path
 import typer
 
 from cardiogen.base.files import check_replaceable
-from cardiogen.cli.requests import check_apart, usage_error
+from cardiogen.cli.train_networks import NetworkRun, NetworkTraining, run_folder, train_network
+from cardiogen.cli.train_settings import check_enough, check_used, read_settings
 from cardiogen.data.sequence import Orientation
 from cardiogen.engine.config import (
     DeformationTraining,
     LinearTraining,
     PcaTraining,
     Training,
-    build_training,
-    find_config,
-    load_training,
 )
+from cardiogen.engine.fit.folder import remove_checkpoints
+from cardiogen.engine.fit.processes import this_rank
 from cardiogen.models.linear import LinearModel
 from cardiogen.models.linear_fit import fit_linear, population_examples
-from cardiogen.models.mesh.config import MeshTraining
-from cardiogen.models.sequence.config import SequenceTraining
 from cardiogen.models.store import StoredModel, save_model
-from cardiogen.models.volume.config import VolumeTraining
 
 _LICENCE = "Apache-2.0 (trained on the synthetic reference population only)"
 
@@ -78,14 +75,6 @@ _SIZES = {
     "volume": _VOXEL_SIZE,
     "sequence": _VOXEL_SIZE,
 }
-_TRAININGS: dict[str, type[Training]] = {
-    "linear": LinearTraining,
-    "pca": PcaTraining,
-    "deformation": DeformationTraining,
-    "mesh": MeshTraining,
-    "volume": VolumeTraining,
-    "sequence": SequenceTraining,
-}
 
 
 def train(
@@ -100,6 +89,9 @@ def train(
     config: str | Path | None = None,
     jobs: int | None = None,
     device: str | None = None,
+    devices: int | None = None,
+    nodes: int | None = None,
+    resume: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Train a model and write its bundle.
@@ -123,12 +115,18 @@ def train(
         jobs: processes that make training data, by default one; on one thread each they do not
             change a bit.
         device: ``auto``, the default, ``cpu`` or ``cuda``, for networks.
+        devices: of every node that a network is trained on, by default one.
+        nodes: number of machines, by default one; all see the same files.
+        resume: go on with the training of a network that was interrupted; its checkpoints and
+            ``log.csv`` lie in ``OUT.run``, the checkpoints until the bundle is whole.
         overwrite: whether ``out`` may be replaced.
 
     Raises:
-        CardiogenError: M07 for settings that are unknown or out of range, U01 for settings beside
-            ``config``, a config of another model, or settings that the training would not use,
-            O01 if ``out`` exists.
+        CardiogenError: M07 for settings of a config that are unknown or out of range, U01 for
+            such arguments, for settings beside ``config``, a config of another model, or settings
+            that the training would not use, C28 for fewer hearts than a model is learned from,
+            O01 if ``out`` exists, or ``OUT.run`` has checkpoints without ``resume``, R75 when
+            the training of a network is interrupted; else the codes of ``engine.fit.fit``.
     """
     out = Path(out)
     # Before the training, not after it.
@@ -137,24 +135,35 @@ def train(
         "model": model, "cohort": cohort, "base": base, "orientation": orientation, "n": n,
         "seed": seed,
     }  # fmt: skip
-    settings = _settings(out, {k: v for k, v in flags.items() if v is not None}, config)
+    settings = read_settings(out, {k: v for k, v in flags.items() if v is not None}, config)
+    networks = {"device": device, "devices": devices, "nodes": nodes, "resume": resume or None}
+    check_enough(settings)
+    check_used(settings, {k for k, v in {"jobs": jobs, **networks}.items() if v is not None})
+    jobs = 1 if jobs is None else jobs
+    if isinstance(settings, NetworkTraining):
+        run = NetworkRun(
+            folder=run_folder(out), resume=resume, device=device or "auto", devices=devices or 1,
+            num_nodes=nodes or 1,
+        )  # fmt: skip
+        trained = train_network(settings, run, jobs=jobs)
+        if this_rank() == 0:
+            _save(out, trained, settings, overwrite=overwrite)
+            remove_checkpoints(run.folder)
+        return out
     if isinstance(settings, DeformationTraining):
-        _check_used(settings, jobs=jobs, device=device)
-    jobs, device = 1 if jobs is None else jobs, device or "auto"
-    if isinstance(settings, DeformationTraining) and settings.cohort != "population":
-        from cardiogen.cli.train_cohort import train_on_cohort
+        if settings.cohort != "population":
+            from cardiogen.cli.train_cohort import train_on_cohort
 
-        return train_on_cohort(settings, out, overwrite=overwrite)
-    if isinstance(settings, DeformationTraining):
+            return train_on_cohort(settings, out, overwrite=overwrite)
         trained = _deformation(settings, jobs)
     elif isinstance(settings, PcaTraining):
         trained = _pca(settings, jobs)
-    elif isinstance(settings, MeshTraining):
-        trained = _mesh(settings, device)
-    elif isinstance(settings, VolumeTraining | SequenceTraining):
-        trained = _label_maps(settings, jobs, device)
     else:
         trained = _linear(settings)
+    return _save(out, trained, settings, overwrite=overwrite)
+
+
+def _save(out: Path, trained: StoredModel, settings: Training, *, overwrite: bool) -> Path:
     name = f"{trained.kind}-population-{settings.n}"
     return save_model(
         out, trained, name=name, licence=_LICENCE, card=_card(trained, name, settings),
@@ -196,32 +205,6 @@ def _deformation(settings: DeformationTraining, jobs: int) -> StoredModel:
     return model
 
 
-def _mesh(settings: MeshTraining, device: str) -> StoredModel:
-    from cardiogen.models.mesh import population_meshes, train_mesh
-
-    examples = population_meshes(settings.n, settings.seed, frames=settings.frames)
-
-    return train_mesh(examples, settings.network, device=device)
-
-
-def _label_maps(
-    settings: VolumeTraining | SequenceTraining, jobs: int, device: str
-) -> StoredModel:
-    from cardiogen.models.sequence import train_sequence
-    from cardiogen.models.volume import train_volume
-    from cardiogen.models.voxel import Slots, heart_grid
-    from cardiogen.models.voxel import population_examples as rendered_examples
-
-    config = settings.network
-    lattice = heart_grid(config.shape, config.spacing_mm)
-    examples = rendered_examples(
-        settings.n, settings.seed, lattice, Slots(config.frames), jobs=jobs
-    )
-    if isinstance(settings, VolumeTraining):
-        return train_volume(examples, settings.network, device=device)
-    return train_sequence(examples, settings.network, device=device)
-
-
 def _card(model: StoredModel, name: str, settings: Training) -> str:
     spans = {n: f"{low:.0f}-{high:.0f}" for n, (low, high) in model.condition_ranges().items()}
     facts = model.architecture()
@@ -233,44 +216,3 @@ def _card(model: StoredModel, name: str, settings: Training) -> str:
         name=name, kind=kind, n=settings.n, seed=settings.seed, licence=_LICENCE,
         size=_SIZES[model.kind].format(**facts), gives=gives.format(**facts), **spans,
     )  # fmt: skip
-
-
-def _check_used(settings: DeformationTraining, *, jobs: int | None, device: str | None) -> None:
-    """Refuse (U01) settings that were made and would not be used."""
-    if settings.cohort == "population":
-        unused = settings.model_fields_set & {"base", "orientation"}
-        kind, remedy = "the population, no folder", "cohort = DIR beside them, or no such setting"
-    else:
-        unused = settings.model_fields_set & {
-            "seed", "ed_modes", "fields", "motion_modes", "fits", "flow",
-        }  # fmt: skip
-        unused |= {k for k, v in (("jobs", jobs), ("device", device)) if v is not None}
-        kind, remedy = "a folder of label maps, that adapts a bundle", "leaving them out"
-    if unused:
-        raise usage_error(
-            ", ".join(sorted(unused)), "set, but without a use",
-            f"settings of a training on {kind}", remedy,
-        )  # fmt: skip
-
-
-def _settings(out: Path, flags: dict[str, object], config: str | Path | None) -> Training:
-    """Return the settings of a file or those of flags, never a mixture.
-
-    Beside a file the kind of model may be named too, if it is the file's.
-    """
-    if config is None:
-        return build_training(_TRAININGS, flags, "command line")
-    if beside := [name for name in flags if name != "model"]:
-        raise usage_error(
-            "--config", f"{', '.join(beside)} beside a file", "either a file or flags",
-            "all settings in the file",
-        )  # fmt: skip
-    path = find_config(config)
-    check_apart(out, [path])
-    settings = load_training(_TRAININGS, path)
-    if flags.get("model", settings.model) != settings.model:
-        raise usage_error(
-            "--model", flags["model"], f"{settings.model}, as {path.name} says",
-            "a config of that model, or leaving --model out",
-        )  # fmt: skip
-    return settings

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -20,13 +20,17 @@ _MAX_DOTS = 100
 _REPOSITORY_PRESETS = Path(__file__).resolve().parents[2] / "configs"
 
 
+# Of the reference population; a model with a Gaussian given factors needs 20 of either sex.
+FEWEST_HEARTS = 40
+
+
 class Training(BaseModel):
     """What ``cardiogen train`` takes from a TOML file, whatever the model."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     cohort: Literal["population"] = "population"
-    n: int = Field(default=2000, ge=40, le=1_000_000, description="training hearts")
+    n: int = Field(default=2000, ge=FEWEST_HEARTS, le=1_000_000, description="training hearts")
     seed: int = Field(default=0, ge=0, lt=2**63, description="same seed, same model")
 
 
@@ -137,12 +141,34 @@ def build_config(kind: type[Config], content: dict[str, object], where: str | Pa
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(kind.model_fields)
+        section, known = _section_of(kind, first["loc"])
+        place = f" of {section}" if section else ""
         raise CardiogenError(
             "M07", where, found=f"{field}: {first['msg'].lower()}",
-            expected=f"known keys {known} with values in their ranges",
+            expected=f"known keys{place} {', '.join(known)} with values in their ranges",
             remedy="correcting the setting",
         ) from error  # fmt: skip
+
+
+def _section_of(kind: type[BaseModel], place: Sequence[int | str]) -> tuple[str, list[str]]:
+    """Return the name of the section that a key lies in, empty at the top, and its known keys."""
+    names = []
+    for part in place[:-1]:
+        # Numbers of list items, and what pydantic adds for unions, are no keys.
+        field = kind.model_fields.get(str(part))
+        inner = None if field is None else _model_in(field.annotation)
+        if inner is not None:
+            kind = inner
+            names.append(str(part))
+    return ".".join(names), list(kind.model_fields)
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """Return the config in an annotation such as ``X``, ``X | None`` or ``tuple[X, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_model_in(part) for part in get_args(annotation))
+    return next((found for found in inner if found is not None), None)
 
 
 def find_config(name: str | Path) -> Path:

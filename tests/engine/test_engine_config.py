@@ -1,9 +1,10 @@
 """Configurations: TOML alone, unknown keys refused with the known ones listed."""
 
 import pytest
+from pydantic import BaseModel, ConfigDict
 
 from cardiogen.base import CardiogenError
-from cardiogen.cli.train import _TRAININGS
+from cardiogen.cli.train_settings import TRAININGS
 from cardiogen.engine.config import (
     LinearTraining,
     build_config,
@@ -26,12 +27,17 @@ def test_config_defaults_and_values(tmp_path):
     assert (found.n, found.seed, found.ed_variance) == (300, 7, 0.99)
 
 
-def test_config_presets_are_valid():
-    path = preset_path("train_linear")
-    presets = [path] if path.is_file() else sorted(path.parent.glob("*.toml"))
-    assert presets, f"no preset beside {path}"
+def test_every_preset_on_offer_can_be_trained():
+    place = preset_path("linear").parent
+    presets = sorted([*place.glob("*.toml"), *(place / "models").glob("*.toml")])
+    names = {preset.stem for preset in presets}
+    assert len(names) == len(presets)
+    assert names >= {"linear", "mesh", "mesh_small", "mesh_large", "volume_small"}
     for preset in presets:
-        load_training(_TRAININGS, preset)
+        assert find_config(preset.stem) == preset
+        # A file without a model would be one of a linear model.
+        text = preset.read_text()
+        assert f'model = "{load_training(TRAININGS, preset).model}"' in text
 
 
 def test_bare_names_are_presets_unless_there_is_such_a_file(tmp_path, monkeypatch):
@@ -49,6 +55,37 @@ def test_config_lists_the_known_keys(tmp_path):
         load(tmp_path, "hearts = 5")
     for name in LinearTraining.model_fields:
         assert name in caught.value.expected
+
+
+@pytest.mark.parametrize(
+    ("text", "section", "keys", "others"),
+    [
+        ('model = "mesh"\n[network]\nlatent = 5', "network", "latents, harmonics", "cohort"),
+        ('model = "mesh"\n[network.fit]\nlr = 1e-3', "network.fit", "steps, batch", "latents"),
+        ('model = "volume"\n[network.fit]\nsteps = 0', "network.fit", "steps, batch", "widths"),
+        ('model = "deformation"\n[flow]\nstep = 4', "flow", "steps, width, updates", "fields"),
+    ],
+)
+def test_config_lists_the_known_keys_of_the_section(tmp_path, text, section, keys, others):
+    path = tmp_path / "train.toml"
+    path.write_text(text)
+    with pytest.raises(CardiogenError, match="CG-M07") as caught:
+        load_training(TRAININGS, path)
+    assert caught.value.found.startswith(f"{section}.")
+    assert caught.value.expected.startswith(f"known keys of {section} {keys}")
+    assert others not in caught.value.expected
+
+
+def test_config_lists_the_known_keys_of_items_of_a_list():
+    class Stage(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        size: int = 1
+
+    class Whole(BaseModel):
+        stages: tuple[Stage, ...] = ()
+
+    with pytest.raises(CardiogenError, match=r"stages\.0\.sice: .*known keys of stages size with"):
+        build_config(Whole, {"stages": [{"sice": 2}]}, "here")
 
 
 BAD = {

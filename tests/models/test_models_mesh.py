@@ -9,7 +9,7 @@ import torch
 from cardiogen.base import CardiogenError
 from cardiogen.data.factors import Factors
 from cardiogen.data.sequence import Sequence
-from cardiogen.engine.config import load_config, preset_path
+from cardiogen.engine.config import find_config, load_config, preset_path
 from cardiogen.engine.fit import FitConfig, StepInfo
 from cardiogen.models.mesh import (
     MeshConfig,
@@ -24,6 +24,7 @@ from cardiogen.models.mesh import (
     start_network,
     train_mesh,
 )
+from cardiogen.models.mesh.config import MeshTraining
 from cardiogen.models.mesh.gaussian import divergence
 
 FIT = FitConfig(steps=200, batch_size=16, learning_rate=2e-3, warmup_steps=20, ema_decay=0.97)
@@ -288,10 +289,14 @@ def test_examples_must_fit_together():
                      conditions=hearts.conditions, faces=FACES)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["mesh_small", "mesh_large", "mesh_mesa"])
+@pytest.mark.parametrize("name", ["mesh_small", "mesh_large"])
 def test_presets_are_complete(name):
-    config = load_config(MeshConfig, preset_path(f"models/{name}"))
-    assert config.fit.steps >= 500
+    assert load_config(MeshTraining, preset_path(name)).network.fit.steps >= 500
+
+
+def test_the_settings_of_the_mesa_script_are_no_preset_of_train():
+    assert load_config(MeshConfig, preset_path("scripts/mesh_mesa")).fit.steps >= 500
+    assert not find_config("mesh_mesa").is_file()
 
 
 def test_bad_settings_are_named(tmp_path):
@@ -355,3 +360,18 @@ def test_label_maps_are_observed_through_the_template(hearts):
     assert away < max(own, 6.0)
     assert model.is_possible(found.latents.mean)
     assert 0.0 < model.end_systole(found.latents.mean) < 1.0
+
+
+def test_a_resumed_training_knows_its_hearts():
+    first = cohort(6, 0)
+    assert first.fingerprint() == cohort(6, 0).fingerprint()
+    others = (cohort(6, 1), cohort(7, 0), cohort(6, 0, frames=4), first.take(range(5)))
+    assert first.fingerprint() not in {other.fingerprint() for other in others}
+
+
+def test_a_validation_needs_hearts_of_its_own():
+    config = SMALL.model_copy(update={"fit": FitConfig(steps=2, validate_every=1)})
+    with pytest.raises(ValueError, match="held_out must be given where validate_every is set"):
+        train_mesh(cohort(12, 0), config, device="cpu")
+    model = train_mesh(cohort(12, 0), config, held_out=cohort(3, 1), device="cpu")
+    assert len(model.history) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,12 +81,24 @@ def set_out(
     return notes
 
 
-def _find_start(folder: Path, resume: bool) -> tuple[Path | None, list[Note]]:
-    place = checkpoints_of(folder)
-    remove_stale(place)
-    if not resume and find_checkpoints(place):
+def check_fresh(folder: Path) -> None:
+    """Refuse (O01) the folder of a run that has begun, where none is to be gone on with."""
+    if find_checkpoints(checkpoints_of(folder)):
         raise CardiogenError(
             "O01", folder, found="the checkpoints of a run", expected="a folder without",
             remedy="--resume to go on with it, or another folder",
         )  # fmt: skip
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a run whose result is kept elsewhere; its tables stay."""
+    for path in find_checkpoints(checkpoints_of(folder)):
+        shutil.rmtree(path)
+
+
+def _find_start(folder: Path, resume: bool) -> tuple[Path | None, list[Note]]:
+    place = checkpoints_of(folder)
+    remove_stale(place)
+    if not resume:
+        check_fresh(folder)
     return newest_checkpoint(place)

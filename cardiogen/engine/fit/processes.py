@@ -69,6 +69,30 @@ def find_device(name: Device) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+def check_devices(
+    device: Device = "auto", *, devices: int = 1, num_nodes: int = 1
+) -> torch.device:
+    """Return the device of :func:`launch`, or refuse as it does, without starting a process."""
+    if devices < 1 or num_nodes < 1:
+        raise ValueError(
+            f"devices and num_nodes must be at least 1, got {devices} and {num_nodes}"
+        )
+    place = find_device(device)
+    if devices * num_nodes > 1 and importlib.util.find_spec("lightning_fabric") is None:
+        raise CardiogenError(
+            "U30", "--devices", found=f"{devices} x {num_nodes} without lightning-fabric",
+            expected="lightning-fabric, which several devices need",
+            remedy="pip install 'cardiogen[train]', or --devices 1",
+        )  # fmt: skip
+    return place
+
+
+def this_rank() -> int:
+    """Return the rank of this process, once a run launched; 0 where it is the only one."""
+    parallel = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_rank() if parallel else 0
+
+
 def launch(device: Device = "auto", *, devices: int = 1, num_nodes: int = 1) -> Processes:
     """Return this process among those of the run, after starting the others.
 
@@ -82,19 +106,9 @@ def launch(device: Device = "auto", *, devices: int = 1, num_nodes: int = 1) -> 
         CardiogenError: R05 for CUDA where there is none, U30 where several devices are asked for
             and lightning-fabric is not installed.
     """
-    if devices < 1 or num_nodes < 1:
-        raise ValueError(
-            f"devices and num_nodes must be at least 1, got {devices} and {num_nodes}"
-        )
-    place = find_device(device)
+    place = check_devices(device, devices=devices, num_nodes=num_nodes)
     if devices == num_nodes == 1:
         return Processes(place)
-    if importlib.util.find_spec("lightning_fabric") is None:
-        raise CardiogenError(
-            "U30", "--devices", found=f"{devices} x {num_nodes} without lightning-fabric",
-            expected="lightning-fabric, which several devices need",
-            remedy="pip install 'cardiogen[train]', or --devices 1",
-        )  # fmt: skip
     from lightning_fabric import Fabric
 
     fabric = Fabric(accelerator=place.type, devices=devices, num_nodes=num_nodes, strategy="ddp")

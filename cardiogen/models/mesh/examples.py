@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass, replace
 from typing import Self
@@ -58,6 +59,17 @@ class MeshExamples:
 
     def __len__(self) -> int:
         return len(self.vertices)
+
+    def fingerprint(self) -> str:
+        """Return a hash of counts, phases and conditions, by which a resumed training knows them.
+
+        Vertices are left out: they follow from the same seeds, and their last bits differ from
+        one processor to the next, where a training may go on too.
+        """
+        digest = hashlib.sha256(f"{self.vertices.shape}{self.names}{self.staged}".encode())
+        for values in (self.phases, self.conditions):
+            digest.update(np.ascontiguousarray(np.round(values, 6)).tobytes())
+        return digest.hexdigest()
 
     def take(self, rows: ArrayLike) -> Self:
         """Return chosen hearts."""

@@ -76,7 +76,9 @@ class MeshTask:
 
     def validate(self, module: torch.nn.Module) -> dict[str, float]:
         """Return the bound on held-out hearts, at the posterior mean, and its parts."""
-        examples = self._examples if self._held_out is None else self._held_out
+        if self._held_out is None:
+            raise ValueError("held_out must be given where validate_every is set, got None")
+        examples = self._held_out
         device = next(module.parameters()).device
         squared, kl, size = 0.0, 0.0, 32
         for first in range(0, len(examples), size):

@@ -31,6 +31,8 @@ def train_mesh(
     folder: str | Path | None = None,
     resume: bool = False,
     device: Device = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
 ) -> MeshModel:
     """Return a mesh model trained on examples.
 
@@ -38,20 +40,22 @@ def train_mesh(
         examples: hearts to learn from.
         config: architecture and training.
         held_out: hearts to validate on, if ``config.fit.validate_every`` is set.
-        folder: of checkpoints and logs; None writes nothing.
-        resume: whether to go on from the newest checkpoint there.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        folder, resume, device, devices, num_nodes: see ``engine.fit.fit``.
 
     Raises:
         CardiogenError: C28 for fewer than 5 hearts; see also ``engine.fit.fit``.
+        ValueError: without ``held_out`` where ``config.fit.validate_every`` is set.
     """
+    if config.fit.validate_every and held_out is None:
+        raise ValueError("held_out must be given where validate_every is set, got None")
     notes = _enough(examples, config)
     table = describe_conditions(examples.conditions, names=examples.names, units=examples.units)
     network = start_network(examples, config, table)
     task = MeshTask(network, examples, held_out)
     fitted = fit(
-        task, config.fit, folder=folder, resume=resume, device=device,
-        fingerprint=f"mesh/{config.model_dump_json(exclude={'fit'})}/{len(examples)}",
+        task, config.fit, folder=folder, resume=resume, device=device, devices=devices,
+        num_nodes=num_nodes,
+        fingerprint=f"mesh/{config.model_dump_json(exclude={'fit'})}/{examples.fingerprint()}",
         description="training mesh",
     )  # fmt: skip
     network = fitted.module.cpu()

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cardiogen.base import CardiogenError
+from cardiogen.base import CardiogenError, Note
 from cardiogen.data.grid import Grid
 from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Sequence
@@ -48,6 +48,7 @@ class SequenceModel(CodedModel):
         prior: of z.
         config: architecture.
         base_mm: mean height of the base at every frame, heart frame ``(T,)``.
+        notes: findings of the training.
     """
 
     kind = "sequence"
@@ -61,8 +62,10 @@ class SequenceModel(CodedModel):
         config: SequenceConfig,
         *,
         base_mm: NDArray[np.float64],
+        notes: tuple[Note, ...] = (),
     ) -> None:
         super().__init__(network, prior, config.latent, base_mm)
+        self.notes = notes
         self.config = config
         self.lattice = heart_grid(config.shape, config.spacing_mm)
 

@@ -20,6 +20,7 @@ from cardiogen.models.voxel import (
     check_examples,
     fit_labels,
     mean_base_mm,
+    require_validation,
     trained_prior,
 )
 
@@ -47,20 +48,25 @@ def train_sequence(
     Raises:
         CardiogenError: C28 for too few hearts, C29 where the fitted prior lacks factors, L49 for
             a heart without ED; else see ``engine.fit.fit``.
+        ValueError: without ``validation`` where ``config.fit.validate_every`` is set.
     """
     examples.require_enough()
+    require_validation(validation, config)
     for cohort in (examples, *([] if validation is None else [validation])):
         check_examples(cohort, config)
         _require_ed(cohort)
-    network = fit_labels(
+    fitted = fit_labels(
         lambda: SequenceTask(examples, config, validation=validation), examples, config,
         kind="sequence", folder=folder, resume=resume, device=device, devices=devices,
         num_nodes=num_nodes,
     )  # fmt: skip
+    network = fitted.module
     prior = trained_prior(
         partial(encoded_ed, network, examples), examples, config, kind="sequence"
     )
-    return SequenceModel(network, prior, config, base_mm=mean_base_mm(examples))
+    return SequenceModel(
+        network, prior, config, base_mm=mean_base_mm(examples), notes=tuple(fitted.notes)
+    )
 
 
 def encoded_ed(

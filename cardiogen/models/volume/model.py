@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cardiogen.base import CardiogenError
+from cardiogen.base import CardiogenError, Note
 from cardiogen.data.grid import Grid
 from cardiogen.data.sequence import Sequence
 from cardiogen.models.protocol import Posterior
@@ -51,6 +51,7 @@ class VolumeModel(CodedModel):
         config: architecture.
         es_phase: mean phase of end systole in the training data; NaN if unknown.
         base_mm: mean height of the base in every slot, heart frame ``(T,)``.
+        notes: findings of the training.
     """
 
     kind = "volume"
@@ -63,8 +64,10 @@ class VolumeModel(CodedModel):
         *,
         es_phase: float,
         base_mm: NDArray[np.float64],
+        notes: tuple[Note, ...] = (),
     ) -> None:
         super().__init__(network, prior, config.latent, base_mm)
+        self.notes = notes
         self.config, self.es_phase = config, float(np.float32(es_phase))
         self.slots = Slots(config.frames)
         self.lattice = heart_grid(config.shape, config.spacing_mm)

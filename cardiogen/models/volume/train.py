@@ -20,6 +20,7 @@ from cardiogen.models.voxel import (
     check_examples,
     fit_labels,
     mean_base_mm,
+    require_validation,
     trained_prior,
 )
 
@@ -47,23 +48,26 @@ def train_volume(
     Raises:
         CardiogenError: C28 for too few hearts, C29 where the fitted prior lacks factors or a term
             of ageing lacks ages; else see ``engine.fit.fit``.
+        ValueError: without ``validation`` where ``config.fit.validate_every`` is set.
     """
     examples.require_enough()
+    require_validation(validation, config)
     for cohort in (examples, *([] if validation is None else [validation])):
         check_examples(cohort, config)
         _require_ages(cohort, config)
-    module = fit_labels(
+    fitted = fit_labels(
         lambda: VolumeTask(examples, config, validation=validation), examples, config,
         kind="volume", folder=folder, resume=resume, device=device, devices=devices,
         num_nodes=num_nodes,
     )  # fmt: skip
-    network = module.network
+    network = fitted.module.network
     prior = trained_prior(
         partial(encoded_frames, network, examples), examples, config, kind="volume"
     )
     return VolumeModel(
-        network, prior, config, es_phase=examples.es_phase, base_mm=mean_base_mm(examples)
-    )
+        network, prior, config, es_phase=examples.es_phase, base_mm=mean_base_mm(examples),
+        notes=tuple(fitted.notes),
+    )  # fmt: skip
 
 
 def encoded_frames(

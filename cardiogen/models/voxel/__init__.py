@@ -50,6 +50,7 @@ from cardiogen.models.voxel.train import (
     check_examples,
     drawn_latents,
     fit_labels,
+    require_validation,
     trained_prior,
 )
 
@@ -88,6 +89,7 @@ __all__ = [
     "probabilities",
     "read_tensors",
     "require_inside",
+    "require_validation",
     "sequence_example",
     "sequence_examples",
     "shown_pose",

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from cardiogen.engine.fit import Task, draw_latent, fit, keyed_generator, keyed_layers
+from cardiogen.engine.fit import Fitted, Task, draw_latent, fit, keyed_generator, keyed_layers
 from cardiogen.engine.fit.processes import Device
 from cardiogen.models.voxel.config import VoxelConfig
 from cardiogen.models.voxel.examples import LabelExamples
@@ -34,6 +34,12 @@ def check_examples(examples: LabelExamples, config: VoxelConfig) -> None:
         )
 
 
+def require_validation(validation: LabelExamples | None, config: VoxelConfig) -> None:
+    """Refuse (ValueError) settings that validate where there are no hearts to validate on."""
+    if config.fit.validate_every and validation is None:
+        raise ValueError("validation must be given where validate_every is set, got None")
+
+
 def fit_labels(
     make_task: Callable[[], Task],
     examples: LabelExamples,
@@ -45,8 +51,8 @@ def fit_labels(
     device: Device,
     devices: int,
     num_nodes: int,
-) -> nn.Module:
-    """Build a task and train it; returns its module on the CPU.
+) -> Fitted:
+    """Build a task and train it; its module is moved to the CPU.
 
     Args:
         make_task: builds the task, its first weights drawn from the keyed stream of ``kind``.
@@ -68,7 +74,8 @@ def fit_labels(
         num_nodes=num_nodes, fingerprint=hashlib.sha256(facts.encode()).hexdigest(),
         description=f"training {kind}",
     )  # fmt: skip
-    return fitted.module.cpu()
+    fitted.module.cpu()
+    return fitted
 
 
 def trained_prior(
