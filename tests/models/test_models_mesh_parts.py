@@ -63,6 +63,12 @@ def test_divergence_is_that_of_multivariate_normals():
     q, p = random_gaussian(1), random_gaussian(2)
     torch.testing.assert_close(divergence(q, p).sum(1), kl_divergence(law(q), law(p)))
     assert divergence(q, q).abs().max() < 1e-12
+    half = [Gaussian(*(part.to(torch.bfloat16) for part in one)) for one in (q, p)]
+    rounded = divergence(*half)
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(
+        rounded.sum(1).double(), divergence(q, p).sum(1), rtol=0.1, atol=0.5
+    )
 
 
 def test_unit_triangle_has_its_entries_row_by_row():

@@ -18,6 +18,11 @@ class Gaussian(NamedTuple):
         """Return the same without gradients."""
         return Gaussian(self.mean.detach(), self.tril.detach())
 
+    def wide(self) -> Gaussian:
+        """Return the same in single precision at least."""
+        dtype = torch.promote_types(self.mean.dtype, torch.float32)
+        return Gaussian(self.mean.to(dtype), self.tril.to(dtype))
+
     def draw(self, generator: torch.Generator) -> Tensor:
         """Return ``mean + tril e``, ``(B, Z)``, differentiably."""
         noise = torch.randn(
@@ -43,6 +48,8 @@ def divergence(q: Gaussian, p: Gaussian) -> Tensor:
     With ``M = P^-1 Q`` and ``u = P^-1 (m_q - m_p)``, both triangular solves,
     ``KL = sum_i (sum_j M_ij^2 + u_i^2 - 1) / 2 - ln M_ii``.
     """
+    # Half precision has no triangular solves.
+    q, p = q.wide(), p.wide()
     whitened = torch.linalg.solve_triangular(
         p.tril, torch.cat([q.tril, (q.mean - p.mean)[..., None]], dim=-1), upper=False
     )
