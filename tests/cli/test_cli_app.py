@@ -49,7 +49,7 @@ def test_usage_errors_have_the_form_of_all_others(refused, run, arguments, words
 @pytest.mark.parametrize(
     ("arguments", "code", "status"),
     [(["generate", "--age", "17"], "CG-D01", 5), (["complete", "no.nii"], "CG-N47", 3),
-     (["measure", "no.nii"], "CG-N47", 3), (["train", "--out", "b", "-n", "1"], "CG-M07", 4)],
+     (["measure", "no.nii"], "CG-N47", 3), (["train", "--out", "b", "-n", "1"], "CG-C28", 3)],
 )  # fmt: skip
 def test_faults_as_json(run, arguments, code, status):
     ran = run(*arguments, "--json")

@@ -51,10 +51,10 @@ def train_volume(
         ValueError: without ``validation`` where ``config.fit.validate_every`` is set.
     """
     examples.require_enough()
-    require_validation(validation, config)
     for cohort in (examples, *([] if validation is None else [validation])):
         check_examples(cohort, config)
         _require_ages(cohort, config)
+    require_validation(validation, config)
     fitted = fit_labels(
         lambda: VolumeTask(examples, config, validation=validation), examples, config,
         kind="volume", folder=folder, resume=resume, device=device, devices=devices,
