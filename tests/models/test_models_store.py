@@ -126,3 +126,11 @@ def test_shipped_bundle_is_whole(tmp_path):
     (copy / "model.safetensors").write_bytes(b"\0" * 100)
     with pytest.raises(CardiogenError, match="CG-M03"):
         load_model(copy)
+
+
+def test_the_card_of_the_default_model_has_its_numbers():
+    card = (load_model(None).bundle.path / "card.md").read_text(encoding="utf-8")
+    measured = card.split("## Measured")[1]
+    for script in ("cardiogen evaluate", "eval_validity.py", "eval_adaptation.py"):
+        assert script in measured
+    assert "Known faults" in measured
