@@ -91,6 +91,8 @@ class Adversary:
         output: how the network's output becomes probabilities.
         statistics: running statistics in passes on changed images: ``frozen`` leaves them alone,
             ``shared`` lets the final pass update them, ``separate`` keeps others for these passes.
+            Activation checkpointing repeats passes in the backward, outside of this guard: there
+            running statistics take the last one up once more.
             Batch statistics are used wherever the network is in training mode.
         every: only every so manieth call does anything.
         share: part of each batch that is used, at least one sample; ``every`` and ``share`` make
