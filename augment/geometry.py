@@ -80,6 +80,17 @@ class Geometry:
         return as_displacement(self.inverse_pull_back, self.lattice)
 
     @cached_property
+    def _inverse_steps(self) -> list[Tensor]:
+        """What undoes slices, then all else: shifts of slices cannot be read between them."""
+        return [
+            as_displacement(
+                composed([make(True) for make in reversed(maps)], self.lattice), self.lattice
+            )
+            for maps in (self._slices, self._smooth)
+            if maps
+        ]
+
+    @cached_property
     def in_view(self) -> Tensor:
         """Voxels of the result that show something of the image, bool ``(B, 1, *S)``."""
         return inside(self.displacement)
@@ -107,11 +118,8 @@ class Geometry:
         """
         if not self._slices:
             return _moved(probs, self.inverse, exclusive) if self.moves else probs
-        # Shifts change from slice to slice: between them there is none to be read.
-        for maps in (self._slices, self._smooth):
-            if maps:
-                found = composed([make(True) for make in reversed(maps)], self.lattice)
-                probs = _moved(probs, as_displacement(found, self.lattice), exclusive)
+        for inverse in self._inverse_steps:
+            probs = _moved(probs, inverse, exclusive)
 
         return probs
 
