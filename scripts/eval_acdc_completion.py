@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from bench.end_systole import STRUCTURES, overlap_row
 from numpy.typing import NDArray
 
 from cardiogen.base import progress
@@ -20,7 +21,7 @@ from cardiogen.data.factors import Factors
 from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Sequence
 from cardiogen.engine.fit_template import fit_template
-from cardiogen.measure.overlap import dice, surface_distances
+from cardiogen.measure.overlap import dice
 from cardiogen.measure.volumes import label_volumes
 from cardiogen.models.linear import LinearModel
 from cardiogen.models.protocol import AnatomyModel, encode_condition
@@ -29,17 +30,12 @@ from cardiogen.population.anatomy import heart_vertices
 from cardiogen.population.render import render_labels
 from cardiogen.synthesis import decode_sequence
 
-_STRUCTURES = (Structure.LV, Structure.MYO, Structure.RV)
-
 
 def compare(name: str, guess: NDArray[np.uint8], ed: NDArray[np.uint8], truth: Sequence) -> dict:
     """Return one row: overlap and distances of a guess at ES with the truth, EF errors."""
     es = truth.labels[truth.es]
     row: dict[str, object] = {"method": name, "subject": truth.subject_id}
-    for structure in _STRUCTURES:
-        a, b = guess == structure, es == structure
-        row[f"Dice {structure.name}"] = dice(a, b)
-        row[f"ASSD {structure.name}"] = surface_distances(a, b, spacing=truth.grid.spacing).assd_mm
+    row |= overlap_row(guess, es, truth.grid.spacing)
     volumes = label_volumes(np.stack([ed, guess, truth.labels[truth.ed], es]), truth.grid)
     for chamber in (Structure.LV, Structure.RV):
         v = volumes[chamber]
@@ -64,7 +60,7 @@ def complete_patient(truth: Sequence, model: AnatomyModel, linear: LinearModel) 
         compare("model given ED", es, ed, truth),
     ]
     fit = {"method": "model at ED", "subject": truth.subject_id}
-    fit |= {f"Dice {s.name}": dice(ed == s, ed_map == s) for s in _STRUCTURES}
+    fit |= {f"Dice {s.name}": dice(ed == s, ed_map == s) for s in STRUCTURES}
     return [*rows, fit]
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from bench.end_systole import STRUCTURES, overlap_row
 from numpy.typing import NDArray
 
 from cardiogen.base import progress
@@ -24,7 +24,7 @@ from cardiogen.data.cohort import load_sequence, read_cohort
 from cardiogen.data.factors import Factors
 from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Sequence
-from cardiogen.measure.overlap import dice, surface_distances
+from cardiogen.measure.overlap import dice
 from cardiogen.measure.volumes import label_volumes
 from cardiogen.models.deformation.cohort import (
     ejection_fractions,
@@ -40,7 +40,6 @@ from cardiogen.models.store import load_model
 from cardiogen.population.render import render_labels
 from cardiogen.synthesis import labels_of_draws
 
-STRUCTURES = (Structure.LV, Structure.MYO, Structure.RV)
 CHAMBERS = (Structure.LV, Structure.RV)
 _BATCH, _DRAWS = 20, 40
 
@@ -72,11 +71,8 @@ def prediction_row(
         best = labels_of_draws(draws(own, mean, posterior), truth.grid)[0]
     ed, es = truth.labels[truth.ed], truth.labels[truth.es]
     row: dict[str, object] = {"subject": truth.subject_id}
-    for s, (kind, labels) in product(STRUCTURES, (("", guess), (" best", best))):
-        row[f"Dice {s.name}{kind}"] = dice(labels == s, es == s)
-        row[f"ASSD {s.name}{kind}"] = surface_distances(
-            labels == s, es == s, spacing=truth.grid.spacing
-        ).assd_mm
+    for kind, labels in (("", guess), (" best", best)):
+        row |= overlap_row(labels, es, truth.grid.spacing, kind=kind)
     volumes = label_volumes(np.stack([ed, guess, es]), truth.grid)
     low, high = np.full((2, 2), np.nan)
     if samples:
@@ -113,9 +109,6 @@ def ejections(model: DeformationModel, posterior: Posterior, count: int) -> NDAr
 def summary(rows: pd.DataFrame) -> pd.Series:
     """Return means, EF errors, correlations and coverage."""
     found = rows.filter(regex="^(Dice|ASSD)").mean()
-    for kind in ("", " best"):
-        each = rows[[f"ASSD {s.name}{kind}" for s in STRUCTURES]]
-        found[f"ASSD mean{kind}"] = each.mean(axis=1).mean()
     for name in ("LVEF", "RVEF"):
         truth = rows[f"{name} true"]
         found[f"{name} MAE"] = (rows[name] - truth).abs().mean()

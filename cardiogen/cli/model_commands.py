@@ -36,6 +36,13 @@ def train_command(
         ),
     ] = None,
     orientation: OrientationFlag = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="What a deformation model deforms: population, the default, a label map of end "
+            "diastole, or a bundle whose template is taken."
+        ),
+    ] = None,
     n: Annotated[
         int | None, typer.Option("-n", "--n", help="Training hearts; default: 2000.")
     ] = None,
@@ -71,9 +78,9 @@ def train_command(
     from cardiogen.cli.train import train
 
     folder = train(
-        out, model=model, cohort=cohort, base=base, orientation=orientation, n=n, seed=seed,
-        config=config, jobs=jobs, device=device, devices=devices, nodes=nodes, resume=resume,
-        overwrite=overwrite,
+        out, model=model, cohort=cohort, base=base, orientation=orientation, template=template,
+        n=n, seed=seed, config=config, jobs=jobs, device=device, devices=devices, nodes=nodes,
+        resume=resume, overwrite=overwrite,
     )  # fmt: skip
     from cardiogen.engine.fit.processes import this_rank
 

@@ -9,6 +9,7 @@ import typer
 from cardiogen.base.files import check_replaceable
 from cardiogen.cli.train_networks import NetworkRun, NetworkTraining, run_folder, train_network
 from cardiogen.cli.train_settings import check_enough, check_used, read_settings
+from cardiogen.cli.train_template import check_template, template_facts, training_template
 from cardiogen.data.sequence import Orientation
 from cardiogen.engine.config import (
     DeformationTraining,
@@ -29,7 +30,7 @@ _CARD = """# Model card: {name}
 | | |
 | --- | --- |
 | kind | {kind} |
-| trained on | {n} hearts of cardiogen's reference population, seed {seed}; no patient data |
+| trained on | {n} hearts of cardiogen's reference population, seed {seed}; no patient data{but} |
 | conditions | age {age} years, sex F or M, height {height} cm, weight {weight} kg, \
 systolic pressure {sbp} mmHg; any may be missing |
 | gives | left and right ventricle over the cardiac cycle: {gives} |
@@ -84,6 +85,7 @@ def train(
     cohort: str | None = None,
     base: str | None = None,
     orientation: Orientation | None = None,
+    template: str | None = None,
     n: int | None = None,
     seed: int | None = None,
     config: str | Path | None = None,
@@ -107,6 +109,9 @@ def train(
         orientation: ``trusted`` if the headers of such a folder are known not to mirror hearts,
             ``mirrored`` if they do, ``assumed`` to let the hearts decide together; by default
             what the headers say.
+        template: what a deformation model deforms: ``population``, the default, a label map of end
+            diastole (``.nii.gz``, of our own or with ``template_label_map`` in a config), or a
+            deformation bundle, whose template is taken.
         n: number of training hearts, by default 2000; of a folder at most so many.
         seed: same seed, same model; by default 0.
         config: TOML file with the settings of ``engine.config``, or the name of a preset such as
@@ -133,7 +138,7 @@ def train(
     check_replaceable(out, overwrite)
     flags = {
         "model": model, "cohort": cohort, "base": base, "orientation": orientation, "n": n,
-        "seed": seed,
+        "template": template, "seed": seed,
     }  # fmt: skip
     settings = read_settings(out, {k: v for k, v in flags.items() if v is not None}, config)
     networks = {"device": device, "devices": devices, "nodes": nodes, "resume": resume or None}
@@ -155,6 +160,7 @@ def train(
             from cardiogen.cli.train_cohort import train_on_cohort
 
             return train_on_cohort(settings, out, overwrite=overwrite)
+        check_template(settings)
         trained = _deformation(settings, jobs)
     elif isinstance(settings, PcaTraining):
         trained = _pca(settings, jobs)
@@ -165,10 +171,19 @@ def train(
 
 def _save(out: Path, trained: StoredModel, settings: Training, *, overwrite: bool) -> Path:
     name = f"{trained.kind}-population-{settings.n}"
+    facts = {"cohort": settings.cohort, "n": settings.n, "seed": settings.seed}
+    licence, but = _LICENCE, ""
+    if isinstance(settings, DeformationTraining):
+        template = template_facts(settings)
+        facts |= template
+        # A heart that others may not have is told by the vertices of its template.
+        if settings.template != "population":
+            licence = f"that of its template, {template['template']}"
+            but = f" but its template, {template['template']}"
+    card = _card(trained, name, settings, licence=licence, but=but)
     return save_model(
-        out, trained, name=name, licence=_LICENCE, card=_card(trained, name, settings),
-        overwrite=overwrite,
-        training_data={"cohort": settings.cohort, "n": settings.n, "seed": settings.seed},
+        out, trained, name=name, licence=licence, card=card, overwrite=overwrite,
+        training_data=facts,
     )  # fmt: skip
 
 
@@ -196,7 +211,8 @@ def _deformation(settings: DeformationTraining, jobs: int) -> StoredModel:
 
     model = deformation_from_population(
         settings.n, settings.seed, ed_modes=settings.ed_modes, fields=settings.fields,
-        motion_modes=settings.motion_modes, fits=settings.fits, flow=settings.flow, jobs=jobs,
+        motion_modes=settings.motion_modes, fits=settings.fits, flow=settings.flow,
+        template=training_template(settings), jobs=jobs,
     )  # fmt: skip
     if settings.flow is not None and model.flow is None:
         text = "flow: left out; held-out hearts are told no better with it than by a Gaussian"
@@ -205,7 +221,7 @@ def _deformation(settings: DeformationTraining, jobs: int) -> StoredModel:
     return model
 
 
-def _card(model: StoredModel, name: str, settings: Training) -> str:
+def _card(model: StoredModel, name: str, settings: Training, *, licence: str, but: str) -> str:
     spans = {n: f"{low:.0f}-{high:.0f}" for n, (low, high) in model.condition_ranges().items()}
     facts = model.architecture()
     gives = _GIVES.get(model.kind, "meshes and label maps at any phase")
@@ -213,6 +229,6 @@ def _card(model: StoredModel, name: str, settings: Training) -> str:
     kind = _KINDS[model.kind] + ("" if flow is None else _FLOW.format(steps=int(flow.steps)))
 
     return _CARD.format(
-        name=name, kind=kind, n=settings.n, seed=settings.seed, licence=_LICENCE,
+        name=name, kind=kind, n=settings.n, seed=settings.seed, licence=licence, but=but,
         size=_SIZES[model.kind].format(**facts), gives=gives.format(**facts), **spans,
     )  # fmt: skip

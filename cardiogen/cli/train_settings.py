@@ -40,7 +40,8 @@ def check_used(settings: Training, flags: set[str]) -> None:
     unused, kind, remedy = flags & _OF_NETWORKS, "a model without a network", "leaving them out"
     if isinstance(settings, DeformationTraining) and settings.cohort != "population":
         unused = flags | settings.model_fields_set & {
-            "seed", "ed_modes", "fields", "motion_modes", "fits", "flow",
+            "seed", "ed_modes", "fields", "motion_modes", "fits", "flow", "template",
+            "template_label_map", "template_rounds",
         }  # fmt: skip
         kind = "a folder of label maps, that adapts a bundle"
     elif not unused and isinstance(settings, DeformationTraining):

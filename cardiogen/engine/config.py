@@ -80,6 +80,17 @@ class DeformationTraining(Training):
     motion_modes: int = Field(default=64, ge=1, le=2000, description="scores of motion")
     fits: int = Field(default=32, ge=8, le=1000, description="label maps that tell the noise")
     flow: FlowConfig | None = Field(default=None, description="latents that are not Gaussian")
+    template: str = Field(
+        default="population",
+        description="what is deformed: the population's mean heart, a label map of end diastole "
+        "(.nii, .nii.gz), or the template of a deformation bundle",
+    )
+    template_label_map: str | None = Field(
+        default=None, description="codes of that label map, as --label-map names them"
+    )
+    template_rounds: int = Field(
+        default=0, ge=0, le=20, description="times that it is moved to the mean of the hearts"
+    )
 
 
 Config = TypeVar("Config", bound=BaseModel)

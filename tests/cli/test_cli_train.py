@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 
-import numpy as np
 import pytest
 
 SMALL = ("--phase-only", "ed", "--format", "csv", "--spacing", "4")
@@ -95,57 +94,6 @@ def test_command_trains_on_one_thread_with_the_settings_asked_for(run, monkeypat
         monkeypatch.delenv("OMP_NUM_THREADS")
         assert run("train", "--out", "b", *flags).code == 130
     assert seen == [(2000, 0, "1"), *[(12000, 2024, "1")] * 2, (300, 7, "1")]
-
-
-def breathing_codes(count, seed, *, first=0, jobs=1):
-    """Codes of hearts that differ by stretching and contract across their axis."""
-    from cardiogen.base import keyed_rng
-    from cardiogen.models.deformation.heart_codes import HeartCodes
-    from cardiogen.models.deformation.template import population_template
-    from cardiogen.population import sample_conditions
-
-    assert jobs == 2
-    template, rng = population_template(), np.random.default_rng(seed + first)
-    places = np.argwhere(template.active) * template.control_mm
-    places = places - places.mean(axis=0)
-    ways = np.stack([np.eye(3)[k][:, None] * places[:, k] for k in range(3)]).reshape(3, -1)
-    factors = tuple(sample_conditions(keyed_rng(seed, "test", k)) for k in range(count))
-    size = 0.1 * rng.normal(size=(count, 3)) + 0.004 * np.array([[f.age - 50] for f in factors])
-    beat = np.zeros((count, 16, ways.shape[1]))
-    squeeze = 0.09 + 0.02 * rng.normal(size=(count, 1))
-    beat[:, 0] = squeeze * (ways[0] + ways[1])
-    phenotypes = np.concatenate([size, squeeze, rng.normal(size=(count, 2))], axis=1)
-    return HeartCodes((size @ ways).astype("f4"), beat.astype("f4"), phenotypes, factors)
-
-
-def still_fits(count, seed, *, first, jobs):
-    """Fits that take every heart for the template, with some noise."""
-    from cardiogen.models.deformation.template import population_template
-    from cardiogen.models.fitted_meshes import FittedMeshes
-
-    assert (count, first, jobs) == (8, 80, 2)
-    flat = population_template().vertices.ravel()
-    noise = np.random.default_rng(seed).normal(size=(8, 2, flat.size))
-    return FittedMeshes(np.tile([0.0, 0.4], (8, 1)), flat + noise, np.ones((8, 2)))
-
-
-def test_deformation_model_is_trained_and_generates(run, refused, tmp_path, monkeypatch):
-    monkeypatch.setattr("cardiogen.models.deformation.training.population_codes", breathing_codes)
-    monkeypatch.setattr("cardiogen.models.deformation.training.fitted_population", still_fits)
-    (tmp_path / "d.toml").write_text(
-        'model = "deformation"\nn = 80\ned_modes = 3\nfields = 2\nmotion_modes = 1\nfits = 8\n'
-    )
-    assert run("train", "--config", "d.toml", "--jobs", "2", "--out", "b").code == 0
-    description = json.loads((tmp_path / "b" / "model.json").read_text())
-    assert description["kind"] == "deformation"
-    assert "3 end-diastolic and 1 motion scores" in (tmp_path / "b" / "card.md").read_text()
-    made = run("generate", "--model", "b", "--age", "60", "--out", "x", "--format", "csv",
-               "--frames", "5", "--spacing", "4")  # fmt: skip
-    assert made.code == 0
-    volumes = np.genfromtxt(tmp_path / "x" / "frames.csv", delimiter=",", names=True)
-    lv = volumes[next(n for n in volumes.dtype.names if n.startswith("LV"))]
-    assert lv[0] > 20
-    assert lv.min() < 0.95 * lv[0]
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from cardiogen.data.factors import Factors
 from cardiogen.models.deformation.codes import CodeFitter
 from cardiogen.models.deformation.modes import fourier_series
 from cardiogen.models.deformation.phenotypes import mesh_phenotypes
-from cardiogen.models.deformation.template import population_template
+from cardiogen.models.deformation.template import DeformationTemplate, population_template
 from cardiogen.ops.threads import one_thread
 from cardiogen.population.anatomy import heart_vertices
 from cardiogen.population.heart import training_heart
@@ -110,7 +110,14 @@ def mesh_codes(
                       tuple(factors), left, kept)  # fmt: skip
 
 
-def population_codes(count: int, seed: int, *, first: int = 0, jobs: int = 1) -> HeartCodes:
+def population_codes(
+    count: int,
+    seed: int,
+    *,
+    first: int = 0,
+    jobs: int = 1,
+    template: DeformationTemplate | None = None,
+) -> HeartCodes:
     """Return the codes of population hearts ``first`` to ``first + count``.
 
     Every heart's age is drawn evenly from the covered range, as for the linear model. Groups of
@@ -122,25 +129,29 @@ def population_codes(count: int, seed: int, *, first: int = 0, jobs: int = 1) ->
         seed: of the population.
         first: number of the first heart.
         jobs: processes.
+        template: what they are velocities of, by default the population's.
     """
+    template = template or population_template()
     starts = range(first, first + count, _GROUP)
     ends = [min(start + _GROUP, first + count) for start in starts]
     ranges = list(zip(starts, ends, strict=True))
     if jobs == 1:
-        return HeartCodes.joined([part for _, part in _share(seed, ranges)])
+        return HeartCodes.joined([part for _, part in _share(template, seed, ranges)])
     from joblib import Parallel, delayed
 
     pool = Parallel(n_jobs=jobs, return_as="generator", max_nbytes=None)
-    found = pool(delayed(_share)(seed, ranges[k::jobs]) for k in range(jobs))
+    found = pool(delayed(_share)(template, seed, ranges[k::jobs]) for k in range(jobs))
     parts = [part for share in found for part in share]
 
     return HeartCodes.joined([part for _, part in sorted(parts, key=lambda pair: pair[0])])
 
 
-def _share(seed: int, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, HeartCodes]]:
+def _share(
+    template: DeformationTemplate, seed: int, ranges: Iterable[tuple[int, int]]
+) -> list[tuple[int, HeartCodes]]:
     """Return what one process makes, on one thread: sums of others would have other bits."""
     with one_thread():
-        fitter = CodeFitter(population_template())
+        fitter = CodeFitter(template)
         return [(a, _group(fitter, seed, a, b)) for a, b in progress(ranges, "velocity codes")]
 
 

@@ -22,15 +22,13 @@ from cardiogen.models.deformation.decoder import VelocityDecoder
 from cardiogen.models.deformation.encoding import EncodedHeart, has_end_diastole
 from cardiogen.models.deformation.individual import own_modes, seen_motion
 from cardiogen.models.deformation.model import DeformationModel
-from cardiogen.models.deformation.template import WEDGE_MM
+from cardiogen.models.deformation.template import WEDGES_MM
 from cardiogen.models.distributions import GaussianMixture
 from cardiogen.models.protocol import CONDITION_COLUMNS, Posterior
 
 Array = NDArray[np.float64]
 
 _EJECTION_STEPS, _DIFFERENCE, _RIDGE = 3, 0.05, 1e-4
-# Of 25 ACDC patients twelve crossed themselves with 2 mm, all but one at the insertion.
-_WEDGES_MM = (WEDGE_MM, 3.0, 4.0, 6.0)
 _CYCLE = np.arange(25) / 25
 _SURE = 1e-3  # standard deviation of the scores of an encoded end diastole
 
@@ -177,7 +175,7 @@ def own_model(model: DeformationModel, latent: Array, heart: EncodedHeart) -> De
 def _without_crossing(decoder: VelocityDecoder, scores: Array) -> VelocityDecoder:
     """Return a decoder whose heart crosses itself in no frame, or as it was if no wedge helps."""
     faces = decoder.template.topology.all_faces
-    for wedge in _WEDGES_MM:
+    for wedge in WEDGES_MM:
         wider = replace(decoder, wedge_mm=wedge)
         meshes = wider.heart(scores, _CYCLE)
         if not any(len(crossing_faces(mesh, faces)) for mesh in meshes):

@@ -33,6 +33,8 @@ Array = NDArray[np.float64]
 SQUARINGS = 5
 _REACH = 1e-3
 WEDGE_MM = 2.0
+# Of 25 ACDC patients twelve crossed themselves with 2 mm, all but one at the insertion.
+WEDGES_MM = (WEDGE_MM, 3.0, 4.0, 6.0)
 _AVERAGED = 400
 
 

@@ -40,6 +40,7 @@ def deformation_from_population(
     motion_modes: int = 64,
     fits: int = 32,
     flow: FlowConfig | None = None,
+    template: DeformationTemplate | None = None,
     jobs: int = 1,
 ) -> DeformationModel:
     """Return the model of the first ``count`` hearts of the population.
@@ -49,16 +50,19 @@ def deformation_from_population(
         seed: of the population.
         ed_modes, fields, motion_modes, flow: see :func:`fit_deformation`.
         fits: further hearts whose label maps tell the noise of observations.
+        template: what is deformed, by default the population's; others come from
+            ``own_template``.
         jobs: processes.
 
     Raises:
         CardiogenError: C28 for too few hearts.
     """
-    held = population_codes(fits, seed, first=count, jobs=jobs)
+    template = template or population_template()
+    held = population_codes(fits, seed, first=count, jobs=jobs, template=template)
     fitted = fitted_population(fits, seed, first=count, jobs=jobs)
 
     return fit_deformation(
-        population_codes(count, seed, jobs=jobs), held, fitted, population_template(),
+        population_codes(count, seed, jobs=jobs, template=template), held, fitted, template,
         ed_modes=ed_modes, fields=fields, motion_modes=motion_modes, flow=flow, seed=seed,
     )  # fmt: skip
 
