@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 from cardiogen import __version__
 from cardiogen.base import CardiogenError
 from cardiogen.engine.bundle import Array, Bundle, find_bundle, read_bundle, write_bundle
-from cardiogen.models.deformation.model import DeformationModel
+from cardiogen.models.deformation.tensors import (
+    deformation_from_tensors,
+    tensor_names,
+    tensor_shapes,
+)
 from cardiogen.models.linear import LinearModel, LinearWeights
 from cardiogen.models.protocol import (
     CONDITION_COLUMNS,
@@ -118,9 +122,8 @@ def _linear_shapes(tensors: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
 
 
 def _deformation(bundle: Bundle) -> AnatomyModel:
-    names = DeformationModel.names(bundle.tensors)
-    tensors = _checked(bundle, names, DeformationModel.shapes)
-    model = DeformationModel.from_tensors(tensors, bundle.description.architecture)
+    tensors = _checked(bundle, tensor_names(bundle.tensors), tensor_shapes)
+    model = deformation_from_tensors(tensors, bundle.description.architecture)
     model.latents.require_positive()
     if model.strokes is not None:
         model.strokes.require_sound()

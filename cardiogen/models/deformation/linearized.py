@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from cardiogen.models.deformation.strokes import ejection_ratios
+from cardiogen.models.deformation.ejection import ejection_ratios
 from cardiogen.models.mesh_posterior import Linearized
 
 if TYPE_CHECKING:

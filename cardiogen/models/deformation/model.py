@@ -11,7 +11,6 @@ not seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -25,20 +24,16 @@ from cardiogen.data.mesh import Topology
 from cardiogen.data.sequence import Sequence
 from cardiogen.measure.volumes import end_of_ejection, mesh_volumes
 from cardiogen.models.conditional import ConditionalGaussian
-from cardiogen.models.cycle import HARMONICS
 from cardiogen.models.deformation.adaptation import MotionGivenShape
 from cardiogen.models.deformation.decoder import Frames, VelocityDecoder
 from cardiogen.models.deformation.modes import VelocityModes
 from cardiogen.models.deformation.phenotypes import PhenotypeMap
-from cardiogen.models.deformation.slips import Slips
 from cardiogen.models.deformation.steepness import is_heart, sound_scores
 from cardiogen.models.deformation.strokes import StrokeVolumes
-from cardiogen.models.deformation.template import DeformationTemplate
 from cardiogen.models.distributions import GaussianMixture
 from cardiogen.models.fit_noise import FitNoise
 from cardiogen.models.flow import FlowPrior, LatentFlow
 from cardiogen.models.protocol import CONDITION_COLUMNS, Posterior
-from cardiogen.population.template import template_topology
 
 if TYPE_CHECKING:
     from cardiogen.models.deformation.encoding import HeartEncoder
@@ -188,7 +183,7 @@ class DeformationModel:
         return self.latents.condition_ranges()
 
     def tensors(self) -> dict[str, Array]:
-        """Return everything that was learned, by name."""
+        """Return everything that was learned, by name; see ``deformation.tensors``."""
         modes = {name: getattr(self.decoder.modes, name) for name in VelocityModes.names()}
         latents = {name: getattr(self.latents, name) for name in ConditionalGaussian.names()}
         maps = {name: getattr(self.phenotypes, name) for name in PhenotypeMap.names()}
@@ -200,52 +195,6 @@ class DeformationModel:
 
         return {"template": self.decoder.template.vertices, **modes, **latents, **maps,
                 **self.noise.tensors(), **more}  # fmt: skip
-
-    @staticmethod
-    def names(tensors: Iterable[str]) -> tuple[str, ...]:
-        """Names that the tensors of a model must have, some of which are given."""
-        given = set(tensors)
-        more = [n for part in _OPTIONAL if given & set(part.names()) for n in part.names()]
-        return ("template", *VelocityModes.names(), *ConditionalGaussian.names(),
-                *PhenotypeMap.names(), *FitNoise.names(), *more,
-                *LatentFlow.names(given))  # fmt: skip
-
-    @staticmethod
-    def shapes(tensors: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
-        """Return the shape that every tensor must have, given the numbers of modes."""
-        ed, motion, fields = (
-            len(np.atleast_1d(tensors[name])) for name in ("ed_modes", "motion_modes", "fields")
-        )
-        vertices = template_topology().vertex_count
-        size, series = np.size(tensors["ed_mean"]), fields * 2 * HARMONICS
-        more = {}
-        if _has(tensors, Slips):
-            ranks = tuple(len(np.atleast_1d(tensors[f"{n}_slips"])) for n in ("rest", "beat"))
-            more |= Slips.shapes(ranks, shapes=ed, fields=fields, vertices=vertices)
-        if _has(tensors, StrokeVolumes):
-            more |= StrokeVolumes.shapes(ed, motion)
-        if _has(tensors, MotionGivenShape):
-            subjects = len(np.atleast_1d(tensors["cohort_features"]))
-            more |= MotionGivenShape.shapes(subjects, motion)
-        return (
-            {
-                "template": (vertices, 3),
-                "ed_mean": (size,),
-                "ed_modes": (ed, size),
-                "ed_scale": (ed,),
-                "fields": (fields, size),
-                "motion_mean": (series,),
-                "motion_modes": (motion, series),
-                "motion_scale": (motion,),
-                "phenotype_bias": (6,),
-                "phenotype_weights": (6, ed + motion),
-                "phenotype_residual": (6,),
-            }
-            | ConditionalGaussian.shapes(ed + motion)
-            | FitNoise.shapes(tensors, 3 * vertices)
-            | more
-            | LatentFlow.shapes(tensors, latents=ed + motion)
-        )
 
     def architecture(self) -> dict[str, int | float | str]:
         """Return the numbers that describe the model."""
@@ -260,40 +209,3 @@ class DeformationModel:
             "margin_mm": template.margin_mm,
             **self.noise.lengths(),
         }
-
-    @classmethod
-    def from_tensors(
-        cls, tensors: Mapping[str, Array], architecture: Mapping[str, int | float | str]
-    ) -> DeformationModel:
-        """Return the model of named tensors; the reverse of ``tensors``."""
-        lengths = {name: float(architecture[name])
-                   for name in ("spacing_mm", "control_mm", "margin_mm")}  # fmt: skip
-        template = DeformationTemplate(
-            np.asarray(tensors["template"], np.float64), template_topology(), **lengths
-        )
-        if len(tensors["ed_mean"]) != 3 * template.size:
-            raise ValueError(f"{template.size} control points for a velocity of "
-                             f"{len(tensors['ed_mean'])} numbers")  # fmt: skip
-        modes = VelocityModes(**{name: tensors[name] for name in VelocityModes.names()})
-        latents = ConditionalGaussian(**{n: tensors[n] for n in ConditionalGaussian.names()})
-        phenotypes = PhenotypeMap(**{name: tensors[name] for name in PhenotypeMap.names()})
-
-        slips, strokes, cohort = (
-            part(**{n: tensors[n] for n in part.names()}) if _has(tensors, part) else None
-            for part in _OPTIONAL
-        )
-
-        return cls(
-            VelocityDecoder(template, modes, slips), latents, phenotypes,
-            noise=FitNoise.from_tensors(tensors, architecture), strokes=strokes, cohort=cohort,
-            flow=LatentFlow.from_tensors(tensors),
-        )  # fmt: skip
-
-
-_Part = Slips | StrokeVolumes | MotionGivenShape
-_OPTIONAL = (Slips, StrokeVolumes, MotionGivenShape)
-
-
-def _has(tensors: Mapping[str, Array], part: type[_Part]) -> bool:
-    """Whether a model of these tensors has a part that some models lack."""
-    return part.names()[0] in tensors

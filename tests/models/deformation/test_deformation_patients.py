@@ -34,6 +34,11 @@ from cardiogen.models.deformation.label_codes import LabelFitter
 from cardiogen.models.deformation.model import DeformationModel
 from cardiogen.models.deformation.occupancy import OccupancyMaps
 from cardiogen.models.deformation.patients import _ejecting, own_model, patient_posterior
+from cardiogen.models.deformation.tensors import (
+    deformation_from_tensors,
+    tensor_names,
+    tensor_shapes,
+)
 from cardiogen.models.store import load_model
 from cardiogen.population.pose import Pose, typical_pose
 from cardiogen.population.render import render_labels, short_axis_grid
@@ -324,10 +329,10 @@ class TestAdaptation:
     def test_round_trip_of_tensors(self, adapted):
         tensors = adapted.tensors()
         assert {"cohort_features"} < set(tensors)
-        assert set(tensors) == set(DeformationModel.names(tensors))
-        for name, shape in DeformationModel.shapes(tensors).items():
+        assert set(tensors) == set(tensor_names(tensors))
+        for name, shape in tensor_shapes(tensors).items():
             assert tensors[name].shape == shape, name
-        again = DeformationModel.from_tensors(tensors, adapted.architecture())
+        again = deformation_from_tensors(tensors, adapted.architecture())
         latent = torch.from_numpy(scores_of(adapted, 1))
         np.testing.assert_array_equal(again.decode(latent, PHASES), adapted.decode(latent, PHASES))
         assert again.cohort is not None

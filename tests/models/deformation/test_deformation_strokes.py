@@ -9,10 +9,11 @@ import torch
 from cardiogen.data.factors import Factors
 from cardiogen.data.labels import Structure
 from cardiogen.measure.volumes import mesh_volumes
+from cardiogen.models.deformation.ejection import Ejection
 from cardiogen.models.deformation.encoding import EncodedHeart
-from cardiogen.models.deformation.model import DeformationModel
 from cardiogen.models.deformation.patients import own_model
-from cardiogen.models.deformation.strokes import Ejection, _secant
+from cardiogen.models.deformation.strokes import _secant
+from cardiogen.models.deformation.tensors import deformation_from_tensors, tensor_names
 from cardiogen.models.deformation.training import fit_deformation
 from cardiogen.models.protocol import encode_condition
 from cardiogen.population.pose import typical_pose
@@ -96,12 +97,12 @@ def test_broydens_update_meets_the_last_step_and_stays_invertible():
 
 def test_bundles_keep_strokes_and_models_without_them_have_plain_scores(small_model, latents):
     tensors = small_model.tensors()
-    again = DeformationModel.from_tensors(tensors, small_model.architecture())
+    again = deformation_from_tensors(tensors, small_model.architecture())
     latent = torch.from_numpy(latents[1])
     np.testing.assert_array_equal(again.decode(latent, [0.3]), small_model.decode(latent, [0.3]))
     plain = {name: a for name, a in tensors.items() if not name.startswith("stroke_")}
-    assert set(DeformationModel.names(plain)) == set(plain)
-    model = DeformationModel.from_tensors(plain, small_model.architecture())
+    assert set(tensor_names(plain)) == set(plain)
+    model = deformation_from_tensors(plain, small_model.architecture())
     np.testing.assert_array_equal(model.scores(latents[1]), latents[1])
 
 
