@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence as Listing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cardiogen.base import CardiogenError, atomic_folder
-from cardiogen.cli.generate_plan import (
-    Plan,
-    Row,
-    checked_rows,
-    guided_rows,
-    read_latent_rows,
-    read_rows,
-    targeted_rows,
+from cardiogen.base import atomic_folder
+from cardiogen.cli.generate_plan import Plan
+from cardiogen.cli.generate_priors import with_priors
+from cardiogen.cli.generate_request import (
+    check_latents,
+    check_latents_out,
+    check_meshes,
+    check_no_labels,
+    check_numbers,
+    check_resume,
+    read_formats,
 )
+from cardiogen.cli.generate_rows import checked_rows, read_latent_rows, read_rows
 from cardiogen.cli.requests import (
     MAX_FRAMES,
     MAX_HEARTS,
@@ -26,19 +28,13 @@ from cardiogen.cli.requests import (
     check_seed,
     fresh_folder,
     request_factors,
-    usage_error,
 )
 from cardiogen.cli.write import OutputOptions
-from cardiogen.data.factors import Factors
 
 if TYPE_CHECKING:
     from cardiogen.cli.generate_heart import Shared
     from cardiogen.export.space import Space
     from cardiogen.models.store import LoadedModel
-
-_MAX_WORKERS = 256
-_MAX_GUIDANCE = 5.0
-_LABEL_FORMATS = {"nifti"}
 
 
 def generate(
@@ -127,32 +123,28 @@ def generate(
     check_count("-n", n, MAX_HEARTS)
     check_count("--frames", frames, MAX_FRAMES)
     check_seed(seed)
-    _check_numbers(workers, spacing_mm, heart_rate, guidance)
+    check_numbers(workers, spacing_mm, heart_rate, guidance)
     given = request_factors(age=age, sex=sex, height=height, weight=weight, sbp=sbp)
-    kinds, store = _formats(formats)
-    _check_latents(latents, given, cohort, targets, guidance, n)
+    kinds, store = read_formats(formats)
+    check_latents(latents, given, cohort, targets, guidance, n)
     rows = None if latents is not None else read_rows(given, cohort)
     check_count("-n times rows", n * len(rows or [0]), MAX_HEARTS)
-    if resume and (out is None or overwrite):
-        raise usage_error(
-            "--resume", "no --out" if out is None else "--overwrite", "the folder to go on with",
-            "--out DIR, and no --overwrite",
-        )  # fmt: skip
-    if resume and latents is None and cohort is None and n == 1 and not store:
-        raise usage_error("--resume", "a single heart", "a cohort", "-n, or no --resume")
+    if resume:
+        several = latents is not None or cohort is not None or n > 1 or store
+        check_resume(out, several=several, overwrite=overwrite)
     options = OutputOptions(space=space, formats=kinds, label_map=label_map, heart_rate=heart_rate)
     loaded = load_model(model)
     check_formats(formats, loaded.model)
-    if (meshes_only or store) and loaded.model.topology is None:
-        flag = "--meshes-only" if meshes_only else "--format"
-        raise usage_error(flag, "a model of label maps", "a model of meshes", "another --model")
+    check_meshes(loaded.model, meshes_only=meshes_only, store=store)
     if latents is not None:
         rows = read_latent_rows(latents, loaded, allow_extrapolation)
     rows = checked_rows(rows, loaded, allow_extrapolation)
     folder = Path(out) if out is not None else fresh_folder(given, Path.cwd())
     check_apart(folder, [path for path in (cohort, model, latents) if path is not None])
-    _check_latents_out(latents_out, folder, overwrite)
-    rows, shared = _shared(rows, targets, guidance, loaded, options, frames, allow_extrapolation)
+    check_latents_out(latents_out, folder, overwrite)
+    rows, shared = with_priors(
+        rows, targets, guidance, loaded, options, frames, allow_extrapolation
+    )
     plan = Plan(
         rows=tuple(rows),
         n=n,
@@ -164,107 +156,12 @@ def generate(
         allow_extrapolation=allow_extrapolation,
         meshes_only=meshes_only or (store and not kinds),
     )
-    if meshes_only and _LABEL_FORMATS & set(kinds) and formats.strip().lower() != "all":
-        raise usage_error("--format", "nifti without label maps", "files of meshes", "vtp")
+    if meshes_only:
+        check_no_labels(formats, kinds)
     _write_all(folder, plan, loaded, shared, store, workers, resume, overwrite)
     if latents_out is not None:
         _write_latents(Path(latents_out), folder, plan, loaded, shared, overwrite)
     return folder
-
-
-def _check_numbers(
-    workers: int, spacing_mm: float, heart_rate: float | None, guidance: float
-) -> None:
-    if not 1 <= workers <= _MAX_WORKERS:
-        raise usage_error("--workers", workers, f"1 to {_MAX_WORKERS}", "2")
-    if not 0.5 <= spacing_mm <= 10.0:
-        raise usage_error("--spacing", spacing_mm, "0.5 to 10 mm", "1.25, the default")
-    if heart_rate is not None and not 20.0 <= heart_rate <= 250.0:
-        raise usage_error("--heart-rate", heart_rate, "20 to 250 beats per minute", "64")
-    if not 0.0 <= guidance <= _MAX_GUIDANCE or not math.isfinite(guidance):
-        raise usage_error("--guidance", guidance, f"0 to {_MAX_GUIDANCE:g}", "1, the default")
-
-
-def _formats(text: str) -> tuple[tuple, bool]:
-    """Return the formats of each heart's folder, and whether there is a store of all meshes."""
-    from cardiogen.export.heart import parse_formats
-    from cardiogen.export.mesh_store import require_zarr
-
-    names = [name.strip().lower() for name in text.split(",") if name.strip()]
-    rest = [name for name in names if name != "zarr"]
-    if len(rest) == len(names):
-        return parse_formats(text), False
-    require_zarr()
-    # Tables are always there: with nothing else to write no heart needs a folder.
-    kinds = parse_formats(",".join(rest)) if rest else ()
-    return (() if kinds == ("csv",) else kinds), True
-
-
-def _check_latents(
-    latents: str | Path | None,
-    given: Factors,
-    cohort: str | Path | None,
-    targets: Listing[str],
-    guidance: float,
-    n: int,
-) -> None:
-    if latents is None:
-        return
-    others = {
-        "factors": given != Factors(),
-        "--cohort": cohort is not None,
-        "--target": bool(targets),
-        "--guidance": guidance != 1.0,
-        "-n": n != 1,
-    }
-    for name, there in others.items():
-        if there:
-            raise usage_error(
-                "--latents", f"{name} beside given latents", "latents alone: nothing is drawn",
-                f"leaving {name} out",
-            )  # fmt: skip
-
-
-def _check_latents_out(path: str | Path | None, folder: Path, overwrite: bool) -> None:
-    """Refuse, before any work, a table that could not be written after it."""
-    if path is None:
-        return
-    path = Path(path)
-    if folder.resolve() in path.resolve().parents:
-        raise usage_error("--latents-out", path, "a file outside --out", "another place")
-    if path.exists() and (not overwrite or not path.is_file()):
-        raise CardiogenError(
-            "O01", path, found="an existing output", expected="a path that is not there yet",
-            remedy="another --latents-out, or --overwrite to replace it",
-        )  # fmt: skip
-
-
-def _shared(
-    rows: list[Row],
-    targets: Listing[str],
-    guidance: float,
-    loaded: LoadedModel,
-    options: OutputOptions,
-    frames: int,
-    allow: bool,
-) -> tuple[list[Row], Shared]:
-    """Return the rows with what targets say of them, and what all hearts have in common."""
-    from cardiogen.cli.generate_heart import Shared
-    from cardiogen.models.protocol import encode_condition
-    from cardiogen.models.targets import guided_prior
-
-    rows = guided_rows(rows, loaded, guidance=guidance, allow=allow)
-    if targets:
-        rows, priors, wanted = targeted_rows(
-            rows, targets, loaded, guidance=guidance, frames=frames, allow=allow
-        )
-        return rows, Shared(options=options, guidance=guidance, priors=priors, targets=wanted)
-    priors = {}
-    if guidance != 1.0:
-        for row in rows:
-            condition = encode_condition(row.factors)
-            priors[row.factors] = guided_prior(loaded.model, condition, guidance)
-    return rows, Shared(options=options, guidance=guidance, priors=priors)
 
 
 def _write_all(

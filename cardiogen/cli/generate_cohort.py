@@ -10,18 +10,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from collections.abc import Sequence as Listing
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from cardiogen.base import CardiogenError, Exit, atomic_folder, progress
-from cardiogen.cli.generate_heart import Made, Shared, decoded, make, thumbnail
+from cardiogen.cli.generate_heart import Made, Shared, decoded, thumbnail
 from cardiogen.cli.generate_latents import latent_count, latent_of
 from cardiogen.cli.generate_plan import Plan, Request
+from cardiogen.cli.generate_workers import made_hearts
 from cardiogen.export.cohort_tables import CohortTables, require_same_cohort
 from cardiogen.export.latents import latent_row
 from cardiogen.export.marks import Marks
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from cardiogen.models.store import LoadedModel
 
 OVERVIEW_HEARTS = 48
-_MIN_HEARTS_FOR_WORKERS = 4
-_CHUNK = 8
 _TEMPORARY = ".cg-tmp-*"
 
 
@@ -138,7 +135,7 @@ def _go_on(
     first = tables.done
     pictured = "png" in shared.options.formats and shared.folders and not plan.meshes_only
     shown = min(OVERVIEW_HEARTS, len(plan)) if pictured else 0
-    hearts = _made(folder, plan, loaded, shared, first, workers, shown=shown, whole=whole)
+    hearts = made_hearts(folder, plan, loaded, shared, first, workers, shown=shown, whole=whole)
     sha256 = loaded.bundle.description.weights_sha256
     thumbnails = _keep(hearts, tables, store, sha256, max(0, len(plan) - first))
     if shown > first or (shown and not (folder / "overview.png").exists()):
@@ -183,73 +180,6 @@ def _rows(made: Made, sha256: str) -> dict[str, list]:
         "measures.csv": rounded_cells(subject_row(name, factors, made.measures, marks=marks)),
         "latents.csv": list(latent.values()),
     }
-
-
-def _made(
-    folder: Path, plan: Plan, loaded: LoadedModel, shared: Shared, first: int, workers: int,
-    *, shown: int, whole: bool,
-) -> Iterator[Made]:  # fmt: skip
-    """Yield hearts from number ``first`` on, made by this process or by several."""
-    left = len(plan) - first
-    place = folder if shared.folders else None
-    if workers == 1 or left < _MIN_HEARTS_FOR_WORKERS:
-        for chunk in plan.chunks(first, 1):
-            yield from _make_all(chunk, loaded, shared, place, first < shown, whole)
-            first += 1
-        return
-    from joblib import Parallel, delayed
-
-    size = max(1, min(_CHUNK, left // (4 * workers)))
-    path, sha256 = loaded.bundle.path, loaded.bundle.description.weights_sha256
-    sent = shared.of_model(None)
-    jobs = (
-        delayed(_in_worker)(chunk, path, sha256, sent, place, first + k * size < shown, whole)
-        for k, chunk in enumerate(plan.chunks(first, size))
-    )
-    for made in Parallel(n_jobs=workers, return_as="generator")(jobs):
-        yield from made
-
-
-def _in_worker(
-    requests: Listing[Request], path: Path, sha256: str, shared: Shared, place: Path | None,
-    shown: bool, whole: bool,
-) -> list[Made]:  # fmt: skip
-    loaded = _loaded(path, sha256)
-    return _make_all(requests, loaded, shared.of_model(loaded), place, shown, whole)
-
-
-@lru_cache(maxsize=1)
-def _loaded(path: Path, sha256: str) -> LoadedModel:
-    """Return the model of a worker process: sent with every heart it would cost more than them."""
-    from cardiogen.models.store import load_model
-
-    loaded = load_model(path)
-    found = loaded.bundle.description.weights_sha256
-    if found != sha256:
-        raise CardiogenError(
-            "M03", path, found=f"SHA-256 {found[:16]}...", expected=f"{sha256[:16]}... as before",
-            remedy="leaving the bundle alone while hearts are made",
-        )  # fmt: skip
-    return loaded
-
-
-def _make_all(
-    requests: Listing[Request], loaded: LoadedModel, shared: Shared, place: Path | None,
-    shown: bool, whole: bool,
-) -> list[Made]:  # fmt: skip
-    found = []
-    for request in requests:
-        if place is None:
-            found.append(make(request, loaded, shared, None, shown=shown))
-        elif whole:
-            # A crash may have left a folder that no table knows.
-            with atomic_folder(place / request.subject_id, overwrite=True) as temporary:
-                found.append(make(request, loaded, shared, temporary, shown=shown))
-        else:
-            own = place / request.subject_id
-            own.mkdir()
-            found.append(make(request, loaded, shared, own, shown=shown))
-    return found
 
 
 def _again(request: Request, loaded: LoadedModel, shared: Shared) -> Sequence:

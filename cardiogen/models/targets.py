@@ -73,7 +73,9 @@ def guided_prior(model: AnatomyModel, condition: Tensor, strength: float) -> Lat
     return prior.guided(moved, strength) if flows else moved
 
 
-def check_guidance(model: AnatomyModel, condition: Tensor, strength: float) -> None:
+def check_guidance(
+    prior: LatentDistribution, model: AnatomyModel, condition: Tensor, strength: float
+) -> None:
     """Refuse (D09, exit 5) guidance whose mean heart lies where hardly any subject does.
 
     Squared Mahalanobis distance of the mean from the hearts of unknown factors, against the
@@ -81,16 +83,14 @@ def check_guidance(model: AnatomyModel, condition: Tensor, strength: float) -> N
     cross themselves and to eject more than they hold.
 
     Args:
-        model, condition, strength: see :func:`guided_prior`.
+        prior: what :func:`guided_prior` makes of the rest.
+        model, condition, strength: see there.
     """
     if strength == 1.0:
         return
     found, everyone = (
-        getattr(prior, "gaussian", prior)
-        for prior in (
-            guided_prior(model, condition, strength),
-            model.prior(torch.full_like(condition, float("nan"))),
-        )
+        getattr(each, "gaussian", each)
+        for each in (prior, model.prior(torch.full_like(condition, float("nan"))))
     )
     distances = []
     for mean, root in zip(everyone.means, everyone.factors, strict=True):

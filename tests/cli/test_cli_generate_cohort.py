@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cardiogen.base import CardiogenError
-from cardiogen.cli import generate_cohort, generate_heart
+from cardiogen.cli import generate_cohort, generate_heart, generate_workers
 from cardiogen.cli.generate import generate
 from cardiogen.data.tables import read_cells
 from cardiogen.export.mesh_store import MeshStore
@@ -144,14 +144,14 @@ def test_guidance_beyond_the_training_data_is_refused_or_marked(run, tmp_path):
 def test_an_interrupted_cohort_is_gone_on_with_bit_for_bit(tmp_path, tree, monkeypatch):
     facts = SMALL | {"formats": "vtp,csv", "seed": 4}
     whole = generate(out=tmp_path / "whole", n=7, **facts)
-    made = generate_cohort.make
+    made = generate_workers.make
 
     def stops(request, *args, **kwargs):
         if request.index == 4 and not (tmp_path / "again").exists():
             raise KeyboardInterrupt
         return made(request, *args, **kwargs)
 
-    monkeypatch.setattr(generate_cohort, "make", stops)
+    monkeypatch.setattr(generate_workers, "make", stops)
     with pytest.raises(CardiogenError, match=r"CG-R75 .*whole hearts are kept") as caught:
         generate(out=tmp_path / "parts", n=7, resume=True, **facts)
     assert caught.value.exit_code == 75
