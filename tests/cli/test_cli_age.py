@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cardiogen.base import CardiogenError
-from cardiogen.cli.age import _plan
+from cardiogen.cli.age_series import asked_changes, plan_series
 from cardiogen.cli.generate import generate
 from cardiogen.cli.subject import require_gaussian
 from cardiogen.data.factors import Factors
@@ -159,11 +159,13 @@ def test_the_remedy_names_label_maps_only_where_there_are_some(refused, tmp_path
 
 def test_targets_keep_every_other_factor():
     subject = Factors(age=50, sex="M", height=178, weight=80)
-    plan = _plan(subject, load_model(), (60.0, 70.0), None, 90.0, False)
-    assert [name for name, _, _ in plan] == ["own_age_50", "age_60_90kg", "age_70_90kg"]
-    assert plan[0][1] == subject
-    assert plan[2][1] == Factors(age=70, sex="M", height=178, weight=90)
-    assert {outside for _, _, outside in plan} == {None}
+    model = load_model()
+    changes = asked_changes((60.0, 70.0), None, 90.0, model, False)
+    plan = plan_series(subject, changes, model, False)
+    assert [heart.name for heart in plan] == ["own_age_50", "age_60_90kg", "age_70_90kg"]
+    assert plan[0].factors == subject
+    assert plan[2].factors == Factors(age=70, sex="M", height=178, weight=90)
+    assert {heart.outside for heart in plan} == {None}
 
 
 def test_a_model_without_gaussian_latents_is_refused():
