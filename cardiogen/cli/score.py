@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Listing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiogen.base import CardiogenError, Note, atomic_folder, atomic_write, progress, write_json
+from cardiogen.base import CardiogenError, Note, atomic_folder, progress
 from cardiogen.cli.requests import (
     check_apart,
     check_seed,
@@ -18,44 +17,24 @@ from cardiogen.cli.requests import (
     request_factors,
     usage_error,
 )
+from cardiogen.cli.score_files import write_score
+from cardiogen.cli.score_norm import subject_norm
 from cardiogen.cli.subject import Reading, check_domain, observe, require_gaussian
 from cardiogen.cli.write import versions
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from cardiogen.data.nifti_geometry import Prefer
     from cardiogen.data.sequence import Orientation
-    from cardiogen.export.marks import Marks
     from cardiogen.export.space import Space
     from cardiogen.models.normative import LatentParts, Setting
-    from cardiogen.models.protocol import AnatomyModel, Posterior
+    from cardiogen.models.protocol import AnatomyModel
 
 Array = NDArray[np.float64]
 
 _MAX_REFERENCE, _MAX_WORKERS = 10_000, 256
-_EXPECTED, _NORM, _KNOWN = 999, 200, 50  # draws: deviations, healthy hearts, this heart
+_EXPECTED = 999  # draws of deviations
 # With fewer resolved latents than this a part of the deviation says nothing.
 _LEAST_EXPECTED = 0.5
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Norm:
-    """Healthy hearts with the factors of a subject, and the subject, in the heart's frame.
-
-    Attributes:
-        measures: names of the phenotypes.
-        subject, draws: phenotypes of the subject ``(K,)`` and of healthy hearts ``(n, K)``.
-        known: phenotypes of draws from the subject's posterior ``(k, K)``.
-        mesh, meshes: at end diastole, ``(V, 3)`` and ``(n, V, 3)``.
-    """
-
-    measures: tuple[str, ...]
-    subject: Array
-    draws: Array
-    known: Array
-    mesh: Array
-    meshes: Array
 
 
 def score(
@@ -140,7 +119,7 @@ def score(
             notes, reference = (*notes, Note("D06", "--reference", text)), 0
         others, lost = _reference(loaded.model, setting, parts, reference, seed, workers)
         found = score_posterior(loaded.model, posterior, condition, parts)
-        norm = _norm(loaded.model, posterior, condition, seed)
+        norm = subject_norm(loaded.model, posterior, condition, seed)
         facts = {
             "command": "score",
             "inputs": [Path(file).name for file in labels],
@@ -155,7 +134,7 @@ def score(
             "model": loaded.facts,
             "versions": versions(),
         }
-        _write(temporary, loaded.model, posterior, norm, facts, space)
+        write_score(temporary, loaded.model, posterior, norm, facts, space)
     return folder
 
 
@@ -200,133 +179,3 @@ def _verdicts(found: Array, expected: Array, others: Array) -> dict[str, dict[st
             ),
         }
     return verdicts
-
-
-def _norm(model: AnatomyModel, posterior: Posterior, condition: Tensor, seed: int) -> _Norm:
-    """Return phenotypes and meshes of the subject and of healthy hearts."""
-    import torch
-
-    from cardiogen.base import keyed_seed
-    from cardiogen.models.normative import norm_latents
-
-    healthy = norm_latents(model, condition, draws=_NORM, seed=seed)
-    known = [
-        posterior.latents.sample(torch.Generator().manual_seed(keyed_seed(seed, "score/known", k)))
-        for k in range(_KNOWN)
-    ]
-    subject, mesh = _phenotypes(model, posterior.latents.mean)
-    drawn = [_phenotypes(model, latent) for latent in healthy]
-    draws = [_phenotypes(model, latent)[0] for latent in known if model.is_possible(latent)]
-    names = tuple(subject)
-    return _Norm(
-        measures=names,
-        subject=np.array(list(subject.values())),
-        draws=np.array([list(row.values()) for row, _ in drawn]),
-        known=np.array([list(row.values()) for row in draws]).reshape(len(draws), len(names)),
-        mesh=mesh,
-        meshes=np.stack([vertices for _, vertices in drawn]),
-    )
-
-
-def _phenotypes(model: AnatomyModel, latent: Tensor) -> tuple[dict[str, float], Array]:
-    """Return the measures of a latent's meshes and its mesh at end diastole, in heart frame."""
-    from cardiogen.measure.volumes import measure_sequence
-    from cardiogen.population.pose import Pose
-    from cardiogen.synthesis import decode_sequence
-
-    still = Pose(np.eye(3), np.zeros(3))
-    cycle = decode_sequence(model, latent, [0.0, model.end_systole(latent)], pose=still)
-    measures, _ = measure_sequence(cycle, source="mesh")
-    return {k: v for k, v in measures.items() if np.isfinite(v)}, cycle.vertices[0]
-
-
-def _write(
-    folder: Path,
-    model: AnatomyModel,
-    posterior: Posterior,
-    norm: _Norm,
-    facts: dict[str, object],
-    space: Space,
-) -> None:
-    from cardiogen.export.marks import Marks
-    from cardiogen.export.norm_map import NOT_A_DIAGNOSIS
-    from cardiogen.export.tables import write_measures
-    from cardiogen.models.normative import z_scores
-
-    marks = Marks(synthetic=False, extrapolated=bool(facts["extrapolated"]))
-    z, percentile = z_scores(norm.subject, norm.draws)
-    spread = norm.draws.std(axis=0, ddof=1)
-    # What of the spread between healthy hearts the label maps resolve.
-    left = norm.known.std(axis=0, ddof=1) if len(norm.known) > 1 else np.full_like(spread, np.nan)
-    resolved = 100.0 * (1.0 - np.minimum(left / np.where(spread > 0, spread, np.nan), 1.0) ** 2)
-    rows = [
-        {"measure": name, "value": float(norm.subject[k]),
-         "norm mean": float(norm.draws[:, k].mean()), "norm SD": float(spread[k]),
-         "z": float(z[k]), "percentile": float(percentile[k]), "resolved (%)": float(resolved[k])}
-        | marks.cells
-        for k, name in enumerate(norm.measures)
-    ]  # fmt: skip
-    write_measures(folder / "phenotypes.csv", rows)
-    _write_maps(folder, model, posterior, norm, marks, space)
-    told = {"meaning": NOT_A_DIAGNOSIS} | facts
-    write_json(folder / "score.json", told)
-    with atomic_write(folder / "README.txt") as temporary:
-        temporary.write_text(_README.format(NOT_A_DIAGNOSIS), encoding="utf-8")
-
-
-def _write_maps(
-    folder: Path,
-    model: AnatomyModel,
-    posterior: Posterior,
-    norm: _Norm,
-    marks: Marks,
-    space: Space,
-) -> None:
-    """Write the mesh with its z-scores, and the wall thickness by AHA segment."""
-    from cardiogen.export.norm_map import NOT_A_DIAGNOSIS, write_norm_bullseye
-    from cardiogen.export.tables import write_measures
-    from cardiogen.export.vtp import write_vtp
-    from cardiogen.measure.aha import SEGMENT_NAMES, segment_means
-    from cardiogen.measure.mesh_thickness import mesh_thickness
-    from cardiogen.models.normative import outward_shift, z_scores
-
-    topology, mean = model.topology, norm.meshes.mean(axis=0)
-    shift = outward_shift(norm.mesh, mean, topology.all_faces)
-    position, _ = z_scores(shift, outward_shift(norm.meshes, mean, topology.all_faces))
-    own, others = (mesh_thickness(m, topology) for m in (norm.mesh, norm.meshes))
-    wall, _ = z_scores(own, others)
-    segments = topology.aha_segment
-    mine = segment_means(own, segments)
-    theirs = np.stack([segment_means(row, segments) for row in others])
-    z, percentile = z_scores(mine, theirs)
-    table = [
-        {"segment": k + 1, "name": name, "thickness (mm)": float(mine[k]),
-         "norm mean (mm)": float(theirs[:, k].mean()),
-         "norm SD (mm)": float(theirs[:, k].std(ddof=1)),
-         "z": float(z[k]), "percentile": float(percentile[k])} | marks.cells
-        for k, name in enumerate(SEGMENT_NAMES)
-    ]  # fmt: skip
-    write_measures(folder / "segments.csv", table)
-    write_norm_bullseye(folder / "bullseye.png", z, title="Against the norm", marks=marks)
-    shown = topology.mirrored() if posterior.pose.mirrored else topology
-    write_vtp(
-        folder / "norm_map.vtp", posterior.pose.to_world(norm.mesh), shown.all_faces,
-        point_data={
-            "position_z": position, "position_mm": shift, "thickness_mm": own, "thickness_z": wall,
-            "aha_segment": segments,
-        },
-        fields={"meaning": NOT_A_DIAGNOSIS}, space=space, marks=marks,
-    )  # fmt: skip
-
-
-_README = """{}
-
-score.json       Squared deviation of the whole heart, of its size, of the rest of its
-                 end-diastolic shape and of its motion; p: rank among healthy hearts observed and
-                 scored in the same way; p_by_model: what the model itself expects.
-phenotypes.csv   Measures, z-scores and percentiles among healthy hearts with these factors.
-                 Where little is resolved, the value is what the factors tell.
-segments.csv     Wall thickness at end diastole by AHA segment.
-norm_map.vtp     Mesh at end diastole: position_z (outward wall position), thickness_z; in SD.
-bullseye.png     Wall thickness, SD of the norm.
-"""

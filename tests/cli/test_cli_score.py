@@ -36,8 +36,8 @@ def ed_map(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_norm(monkeypatch):
     """A norm of few hearts: only the percentiles get coarser."""
-    monkeypatch.setattr("cardiogen.cli.score._NORM", 16)
-    monkeypatch.setattr("cardiogen.cli.score._KNOWN", 12)
+    monkeypatch.setattr("cardiogen.cli.score_norm._NORM", 16)
+    monkeypatch.setattr("cardiogen.cli.score_norm._KNOWN", 12)
 
 
 FLAGS = ("--label-map", "ukbb", "--orientation", "trusted", "--workers", "1")
