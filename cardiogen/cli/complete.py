@@ -6,10 +6,16 @@ from collections.abc import Sequence as Listing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cardiogen.base import CardiogenError, atomic_folder
-from cardiogen.cli.complete_notes import LEAST_DRAWS, broken_rules, fit_notes
+from cardiogen.cli.complete_draws import (
+    check_overlap,
+    check_samples,
+    few_draws,
+    intervals,
+    write_samples,
+)
+from cardiogen.cli.complete_notes import broken_rules, chirality_notes
+from cardiogen.cli.observed import one_label_map, read_observed
 from cardiogen.cli.requests import (
     MAX_FRAMES,
     check_apart,
@@ -20,17 +26,13 @@ from cardiogen.cli.requests import (
     domain_reason,
     fresh_folder,
     request_factors,
-    usage_error,
 )
 from cardiogen.cli.write import OutputOptions, write_one
 
 if TYPE_CHECKING:
     from cardiogen.data.nifti_geometry import Prefer
-    from cardiogen.data.sequence import Orientation, Sequence
+    from cardiogen.data.sequence import Orientation
     from cardiogen.export.space import Space
-
-_MAX_SAMPLES = 1000
-_INTERVAL = (5.0, 95.0)
 
 
 def complete(
@@ -102,20 +104,19 @@ def complete(
 
     check_count("--frames", frames, MAX_FRAMES)
     check_seed(seed)
-    if not 0 <= samples <= _MAX_SAMPLES:
-        raise usage_error("--samples", samples, f"0 to {_MAX_SAMPLES}", "fewer samples")
+    check_samples(samples)
     chosen = parse_formats(formats)
     factors = request_factors(age=age, sex=sex, height=height, weight=weight, sbp=sbp)
     folder = Path(out) if out is not None else fresh_folder(factors, Path.cwd())
     check_apart(folder, [*labels, *([] if model is None else [model])])
     observed = read_observed(labels, phases, label_map, prefer).with_(factors=factors)
     observed = observed.with_(orientation=orientation or observed.orientation)
-    label_map = _one_label_map(labels, label_map)
+    label_map = one_label_map(labels, label_map)
     loaded = load_model(model)
     check_formats(formats, loaded.model)
     check_group(group, loaded.model)
     if overlap:
-        _check_overlap(samples, chosen, has_meshes=loaded.model.topology is not None)
+        check_overlap(samples, chosen, has_meshes=loaded.model.topology is not None)
     observed = observed.with_(group=group)
     condition = encode_condition(factors)
     outside: str | None = None
@@ -135,7 +136,8 @@ def complete(
         where = str(labels[0])
         notes = (
             *observed.notes,
-            *fit_notes(posterior, samples, where),
+            *chirality_notes(posterior, where),
+            *few_draws(samples),
             *broken_rules(mean, where),
         )
         parameters = {
@@ -159,119 +161,9 @@ def complete(
             mean,
             parameters=parameters,
             options=OutputOptions(space=space, formats=chosen, label_map=label_map),
-            extra_frames=_intervals(draws),
+            extra_frames=intervals(draws),
             overlap=labels_of_draws(draws, observed.grid) if overlap else None,
         )
         if draws:
-            _write_samples(temporary, draws, extrapolated=outside is not None)
+            write_samples(temporary, draws, extrapolated=outside is not None)
     return folder
-
-
-def _check_overlap(samples: int, formats: Listing[str], *, has_meshes: bool) -> None:
-    """Refuse (U01) ``--overlap`` of what gives no such label maps."""
-    if not has_meshes:
-        raise usage_error("--overlap", "a model of label maps", "a model of meshes",
-                          "--model deformation, or no --overlap")  # fmt: skip
-    if samples < LEAST_DRAWS:
-        raise usage_error("--overlap", f"{samples} draws", f"{LEAST_DRAWS} at least",
-                          f"--samples {LEAST_DRAWS}")  # fmt: skip
-    if "nifti" not in formats:
-        raise usage_error("--overlap", f"--format {','.join(formats)}", "nifti among the formats",
-                          "--format all")  # fmt: skip
-
-
-def read_observed(
-    labels: Listing[str | Path],
-    phases: Listing[float] | None,
-    label_map: str | None,
-    prefer: Prefer | None,
-) -> Sequence:
-    """Read label maps of some frames as one sequence, in the order of their phases.
-
-    Headers of other programs may mirror the heart (ACDC's do) without a sign of it: only what is
-    said beside outputs of ours counts as known.
-    """
-    from cardiogen.data.cohort import require_same_grid
-    from cardiogen.data.heart_facts import facts_beside
-    from cardiogen.data.nifti import read_labels
-    from cardiogen.data.sequence import Sequence
-
-    label_map = _one_label_map(labels, label_map)
-    images = [read_labels(path, label_map=label_map, prefer=prefer) for path in labels]
-    told = {facts_beside(Path(path)).orientation or "assumed" for path in labels}
-    for path, image in zip(labels[1:], images[1:], strict=True):
-        require_same_grid(images[0], image, labels[0], path)
-    maps = np.concatenate([image.frames for image in images])
-    given = _default_phases(len(maps), len(images)) if phases is None else list(phases)
-    sound = all(0.0 <= p < 1.0 for p in given) and len(set(given)) == len(given)
-    if len(given) != len(maps) or not sound:
-        raise usage_error(
-            "--phase", f"{given} for {len(maps)} frames",
-            "one phase in [0, 1) for each frame, no two alike",
-            "repeating --phase, end diastole being 0",
-        )  # fmt: skip
-    order = np.argsort(given, kind="stable")
-    phase = np.array(given)[order]
-    nearest = int(np.argmin(np.minimum(phase, 1 - phase)))
-    return Sequence(
-        phases=phase,
-        ed=nearest,
-        grid=images[0].grid,
-        labels=maps[order],
-        subject_id=Path(labels[0]).name.split(".")[0],
-        orientation=told.pop() if len(told) == 1 else "assumed",
-        notes=tuple(note for image in images for note in image.notes),
-    )
-
-
-def _one_label_map(labels: Listing[str | Path], given: str | None) -> str:
-    from cardiogen.data.heart_facts import require_label_map
-
-    names = sorted({require_label_map(Path(path), given) for path in labels})
-    if len(names) > 1:
-        raise usage_error("--label-map", names, "files with one map of codes", "converting some")
-    return names[0]
-
-
-def _default_phases(frames: int, files: int) -> list[float]:
-    if files > 1:
-        raise usage_error(
-            "--phase", f"{files} files without phases", "a phase for each", "repeating --phase"
-        )
-    return [k / frames for k in range(frames)]
-
-
-def _volumes(draws: Listing[Sequence]) -> dict[str, np.ndarray]:
-    """Left and right cavity volumes of all draws, ``(S, T)`` mL each."""
-    from cardiogen.data.labels import Structure
-    from cardiogen.measure.volumes import sequence_volumes
-
-    found = [sequence_volumes(draw) for draw in draws]
-    return {s.name: np.stack([v[s] for v in found]) for s in (Structure.LV, Structure.RV)}
-
-
-def _intervals(draws: Listing[Sequence]) -> dict[str, list[float]]:
-    """90 % interval of the draws' volumes in every frame, as columns of ``frames.csv``."""
-    if len(draws) < LEAST_DRAWS:
-        return {}
-    columns = {}
-    source = "labels" if draws[0].vertices is None else "mesh"
-    for name, values in _volumes(draws).items():
-        low, high = np.percentile(values, _INTERVAL, axis=0)
-        columns[f"{name} {source} lower 90 % (mL)"] = low.tolist()
-        columns[f"{name} {source} upper 90 % (mL)"] = high.tolist()
-    return columns
-
-
-def _write_samples(folder: Path, draws: Listing[Sequence], *, extrapolated: bool) -> None:
-    """Write the phenotypes of every draw to ``samples.csv``."""
-    from cardiogen.export.marks import Marks
-    from cardiogen.export.tables import subject_row, write_measures
-    from cardiogen.measure.volumes import measure_sequence
-
-    marks = Marks(synthetic=True, extrapolated=extrapolated)
-    rows = [
-        subject_row(f"sample_{k + 1:03d}", draw.factors, measure_sequence(draw)[0], marks=marks)
-        for k, draw in enumerate(draws)
-    ]
-    write_measures(folder / "samples.csv", rows)

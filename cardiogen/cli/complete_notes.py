@@ -1,4 +1,4 @@
-"""What ``cardiogen complete`` tells beside its result: choices of the fit, broken rules."""
+"""What is told beside a heart that was fitted to label maps: its chirality, broken rules."""
 
 from __future__ import annotations
 
@@ -10,20 +10,14 @@ if TYPE_CHECKING:
     from cardiogen.data.sequence import Sequence
     from cardiogen.models.protocol import Posterior
 
-LEAST_DRAWS = 20  # fewer have nothing beyond the 5th and 95th percentile
 
-
-def fit_notes(posterior: Posterior, samples: int, where: str) -> list[Note]:
-    """Return what was decided by the fit, and what too few samples leave out."""
-    notes = []
-    if posterior.margin is not None:
-        found = "mirrors the heart" if posterior.pose.mirrored else "does not mirror the heart"
-        text = f"the header {found}: decided by fit, objectives {posterior.margin:.1f} apart"
-        notes.append(Note("L63", where, text))
-    if 0 < samples < LEAST_DRAWS:
-        text = f"{samples} draws give no 90 % intervals in frames.csv; {LEAST_DRAWS} or more do"
-        notes.append(Note("U01", "--samples", text))
-    return notes
+def chirality_notes(posterior: Posterior, where: str) -> list[Note]:
+    """Return what the fit decided of left and right, where headers left it open."""
+    if posterior.margin is None:
+        return []
+    found = "mirrors the heart" if posterior.pose.mirrored else "does not mirror the heart"
+    text = f"the header {found}: decided by fit, objectives {posterior.margin:.1f} apart"
+    return [Note("L63", where, text)]
 
 
 def broken_rules(heart: Sequence, where: str) -> list[Note]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cardiogen.base import CardiogenError, Note
-from cardiogen.cli.complete import read_observed
+from cardiogen.cli.complete_notes import chirality_notes
+from cardiogen.cli.observed import read_observed
 from cardiogen.cli.requests import domain_reason, usage_error
 from cardiogen.data.factors import FACTORS, Factors
 
@@ -97,12 +98,8 @@ def observe(
     seen = read_observed(labels, reading.phases, reading.label_map, reading.prefer)
     seen = seen.with_(factors=factors, orientation=reading.orientation or seen.orientation)
     posterior = loaded.model.posterior(seen, encode_condition(factors), healthy=reading.healthy)
-    notes = list(seen.notes)
-    if posterior.margin is not None:
-        found = "mirrors the heart" if posterior.pose.mirrored else "does not mirror the heart"
-        text = f"the header {found}: decided by fit, objectives {posterior.margin:.1f} apart"
-        notes.append(Note("L63", str(labels[0]), text))
-    return seen, posterior, tuple(notes), require_label_map(Path(labels[0]), reading.label_map)
+    notes = (*seen.notes, *chirality_notes(posterior, str(labels[0])))
+    return seen, posterior, notes, require_label_map(Path(labels[0]), reading.label_map)
 
 
 def observed_subject(

@@ -87,7 +87,7 @@ def template_name(settings: DeformationTraining) -> str:
 
 
 def _of_labels(path: Path, label_map: str | None) -> DeformationTemplate:
-    from cardiogen.cli.complete import read_observed
+    from cardiogen.cli.observed import read_observed
     from cardiogen.models.deformation.own_template import label_template
 
     seen = read_observed([path], None, label_map, None)
