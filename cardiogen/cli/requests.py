@@ -1,4 +1,4 @@
-"""What users ask for: factors, counts, seeds and output names, checked before any work starts."""
+"""What users ask for: factors, counts, seeds, a device, output names; checked before any work."""
 
 from __future__ import annotations
 
@@ -96,6 +96,25 @@ def check_formats(text: str, model: AnyModel) -> None:
             "U12", "--format", found=f"{', '.join(asked)} of a model of label maps",
             expected="nifti, png, csv", remedy="these, or a model that has meshes",
         )  # fmt: skip
+
+
+def check_device(name: str) -> str:
+    """Return ``cpu`` or ``cuda`` of ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        CardiogenError: U01 (exit 2) for another name, R05 (exit 6) for CUDA where there is none.
+    """
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise usage_error("--device", name, "auto, cpu or cuda", "auto")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise CardiogenError(
+            "R05", "--device", found="no CUDA device", expected="one", remedy="--device cpu"
+        )
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
 
 
 def check_apart(out: Path, inputs: Iterable[str | Path]) -> None:

@@ -94,7 +94,7 @@ def test_header_is_believed_only_as_a_heart_beat(run, cine, tmp_path, stored, cy
 
 def test_milliseconds_stored_as_seconds_are_told_by_the_cycle(tmp_path):
     """300 short frames: none is long, but only as milliseconds is their cycle a heart's."""
-    from cardiogen.cli.track import _frame_time
+    from cardiogen.cli.track_inputs import _frame_time
     from cardiogen.data import Image
 
     grid = Grid.regular((2, 3, 4), (8.0, 2.0, 2.0))
