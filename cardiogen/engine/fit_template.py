@@ -20,7 +20,8 @@ from cardiogen.data.grid import Grid
 from cardiogen.data.sequence import Orientation, Sequence
 from cardiogen.engine.contours import FrameObservation, observe_frame, require_heart
 from cardiogen.engine.map_estimate import MapFit, fit_with_chirality
-from cardiogen.population.anatomy import COORDINATE_COUNT, COORDINATES, heart_vertices
+from cardiogen.population.anatomy import heart_vertices
+from cardiogen.population.coordinates import COORDINATE_COUNT, COORDINATES
 from cardiogen.population.lattice import surface_distances
 from cardiogen.population.pose import Pose
 

@@ -35,7 +35,8 @@ from cardiogen.models.normative import (
     score_posterior,
 )
 from cardiogen.models.protocol import AnatomyModel, AnyModel, encode_condition, gives_labels
-from cardiogen.population.anatomy import COORDINATES, heart_vertices
+from cardiogen.population.anatomy import heart_vertices
+from cardiogen.population.coordinates import COORDINATES
 from cardiogen.population.heart import PopulationHeart
 from cardiogen.population.render import short_axis_grid
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cardiogen.measure.volumes import MYOCARDIAL_DENSITY
-from cardiogen.population.anatomy import COORDINATE_COUNT, COORDINATES
+from cardiogen.population.coordinates import COORDINATE_COUNT, COORDINATES
 from cardiogen.population.phenotypes import PHENOTYPES, Phenotypes
 
 Array = NDArray[np.float64]

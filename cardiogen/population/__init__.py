@@ -4,7 +4,7 @@ It is a statistical model of healthy hearts written from published figures. Ever
 function of (seed, index), and everything about it is known exactly.
 """
 
-from cardiogen.population.anatomy import COORDINATE_COUNT, COORDINATES, heart_vertices
+from cardiogen.population.anatomy import heart_vertices
 from cardiogen.population.annulus import (
     Annulus,
     RingStrain,
@@ -14,6 +14,7 @@ from cardiogen.population.annulus import (
 from cardiogen.population.annulus_cine import AnnulusCine, annulus_cine, annulus_labels
 from cardiogen.population.cine import CineOptions, render_cine
 from cardiogen.population.conditions import sample_conditions
+from cardiogen.population.coordinates import COORDINATE_COUNT, COORDINATES
 from cardiogen.population.heart import PopulationHeart, sample_heart, training_heart
 from cardiogen.population.material import displacement_field, heart_frame, move_points
 from cardiogen.population.motion import Timing, sample_timing

@@ -1,25 +1,32 @@
 """Anatomy: shape coordinates of a heart -> biventricular mesh with exactly given volumes.
 
-One frame of one heart is a short vector of unconstrained numbers, the shape coordinates. Three of
-them are log volumes (mL) of left cavity, myocardium and right cavity; the others shape the
-surfaces along the rays of ``rays.py`` without changing those volumes, because three scales
-(cavity width, wall thickness, right ventricular depth) are solved for. Distances along a ray are
-positive and ordered, whatever the numbers: hearts whose shape coordinates all lie five of the
-population's SDs off at once still have no crossing faces; overflowing numbers are refused.
+One frame of one heart is a short vector of unconstrained numbers, the shape coordinates
+(``coordinates.py``). Three of them are log volumes (mL) of left cavity, myocardium and right
+cavity; the others shape the surfaces along the rays of ``rays.py`` without changing those volumes,
+because three scales (cavity width, wall thickness, right ventricular depth) are solved for.
+Distances along a ray are positive and ordered, whatever the numbers: hearts whose shape
+coordinates all lie five of the population's SDs off at once still have no crossing faces;
+overflowing numbers are refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
-from numpy.polynomial import legendre
 from numpy.typing import NDArray
 
 from cardiogen.data.mesh import Surface
+from cardiogen.population.coordinates import (
+    COORDINATE_COUNT,
+    COORDINATES,
+    azimuths,
+    polar_angles,
+    turned_points,
+)
 from cardiogen.population.rays import distance_at, points_towards, ray_points
 from cardiogen.population.right_base import base_heights, base_points
+from cardiogen.population.shape_fields import lattice_fields
 from cardiogen.population.template import (
     COLUMNS,
     LV_CENTER,
@@ -33,145 +40,9 @@ from cardiogen.population.template import (
 
 Array = NDArray[np.float64]
 
-# (azimuthal order m, polynomial degrees) of the smooth fields on the left ventricle. The constant
-# is left out: the solved scales stand for it.
-_FIELD_MODES = ((0, (1, 2, 3, 4)), (1, (0, 1, 2)), (2, (0, 1, 2)), (3, (0, 1)))
-_RV_DEGREES = tuple((i, j) for i in range(4) for j in range(4) if (i, j) != (0, 0))
-_FIELD_SIZE = sum(len(degrees) * (2 if m else 1) for m, degrees in _FIELD_MODES)
-
-# Name -> number of coordinates, in the order of the vector.
-_SIZES = {
-    "log_volume": 3,  # left cavity, myocardium, right cavity; log mL
-    "log_focal": 1,  # focal length; log mm (left ventricular length is a little more)
-    "descent": 1,  # shift of the whole heart towards the apex, mm (the base's descent in systole)
-    "twist": 2,  # rotation at base and apex about the long axis, rad, seen from the base
-    "rv_apex": 1,  # polar angle where the right ventricle ends; log rad
-    "rv_center": 2,  # azimuth of the septum's middle: mean, and slope from apex to base; rad
-    "rv_width": 2,  # half angle between the insertions: log rad, and its slope
-    "rv_dome": 2,  # height of the right base over the plane, mm (below it if < 0); anterior weight
-    "endo": _FIELD_SIZE,  # log relative width of the left cavity
-    "wall": _FIELD_SIZE,  # log relative wall thickness
-    "rv": len(_RV_DEGREES),  # log relative depth of the right ventricle
-}
-_ENDS = np.cumsum(list(_SIZES.values()))
-COORDINATES: dict[str, slice] = {
-    name: slice(int(end) - size, int(end))
-    for (name, size), end in zip(_SIZES.items(), _ENDS, strict=True)
-}
-COORDINATE_COUNT = int(_ENDS[-1])
-
 _RV_WALL_MM = 3.0
 _SOLVER_STEPS = 20
 _VOLUME_TOLERANCE = 1e-8
-
-
-def _height() -> Array:
-    """Lattice height of every row, 1 at the base and 0 at the apex, ``(ROWS + 1,)``."""
-    return np.linspace(1.0, 0.0, ROWS + 1)
-
-
-def _column_angle() -> Array:
-    """Lattice azimuth of every column, 0 in the middle of the septum, ``(COLUMNS,)``."""
-    return 2 * np.pi * (np.arange(COLUMNS) - SEPTAL / 2) / COLUMNS
-
-
-def field_basis(height: Array, angle: Array) -> Array:
-    """Return the smooth left ventricular modes at lattice positions, ``(20, ...)``.
-
-    Mode (m, n) is ``s^m P_n(2 h - 1) cos|sin(m angle)``, s = sin(pi h / 2): single valued at the
-    apex (h = 0) and smooth there.
-    """
-    height, angle = np.broadcast_arrays(height, angle)
-    ring = np.sin(np.pi * height / 2)
-    modes = []
-    for m, degrees in _FIELD_MODES:
-        for n in degrees:
-            radial = ring**m * legendre.legval(2 * height - 1, np.eye(n + 1)[n])
-            modes.append(radial * np.cos(m * angle))
-            if m:
-                modes.append(radial * np.sin(m * angle))
-    return np.stack(modes)
-
-
-def rv_basis(across: Array, down: Array) -> Array:
-    """Return the right ventricular modes ``P_i(across) P_j(2 down - 1)``, ``(15, ...)``."""
-    across, down = np.broadcast_arrays(across, down)
-    return np.stack(
-        [
-            legendre.legval(across, np.eye(i + 1)[i])
-            * legendre.legval(2 * down - 1, np.eye(j + 1)[j])
-            for i, j in _RV_DEGREES
-        ]
-    )
-
-
-def wall_profile(height: Array, angle: Array) -> Array:
-    """Log of the template's relative wall thickness: thick septum, thin apex."""
-    apical = np.exp(-((height / 0.16) ** 2))
-    return 0.07 * np.sin(np.pi * height / 2) * np.cos(angle) - 0.55 * apical - 0.12 * height**3
-
-
-def endo_profile(height: Array, angle: Array) -> Array:
-    """Log of the template's relative cavity width: drawn in at the base, pointed at the apex."""
-    return -0.24 * height**6 - 0.16 * (1 - height) ** 2 + 0.0 * angle
-
-
-def rv_profile(across: Array, down: Array) -> Array:
-    """Relative depth of the right ventricle: blunt at the insertions, tapering to its apex."""
-    return np.maximum(1 - across**2, 0.0) ** 0.58 * np.maximum(1 - down**1.3, 0.0) ** 1.1
-
-
-@cache
-def _lattice() -> tuple[Array, Array, Array, Array, Array, Array]:
-    """Profiles and bases on the template's own rows and columns."""
-    height, angle = _height()[:, None], _column_angle()[None, :]
-    across = np.linspace(-1, 1, SEPTAL + 1)[None, :]
-    down = np.linspace(0, 1, RV_ROWS + 1)[:, None]
-    return (
-        field_basis(height, angle),
-        endo_profile(height, angle),
-        wall_profile(height, angle),
-        rv_basis(across, down),
-        rv_profile(across, down),
-        np.clip(4 * (1 - across**2), 0, 1) ** 0.5 * np.clip(5 * (1 - down), 0, 1) ** 0.5,
-    )
-
-
-def polar_angles(coordinates: Array) -> Array:
-    """Return mu of every row, base first and apex last, ``(T, ROWS + 1)``."""
-    rv_apex = np.exp(coordinates[:, COORDINATES["rv_apex"]])
-    upper = np.linspace(0, 1, RV_ROWS + 1)
-    lower = np.linspace(0, 1, ROWS - RV_ROWS + 1)[1:]
-    half = np.pi / 2
-    return np.concatenate([half + (rv_apex - half) * upper, rv_apex * (1 - lower)], axis=1)
-
-
-def insertion_angles(coordinates: Array, mu: Array) -> tuple[Array, Array]:
-    """Return azimuths of the septum's middle and its half width at mu, each ``(T, R)``."""
-    height = mu / (np.pi / 2)
-    center = coordinates[:, COORDINATES["rv_center"]]
-    width = coordinates[:, COORDINATES["rv_width"]]
-    return (
-        center[:, :1] + center[:, 1:] * (height - 0.5),
-        np.exp(width[:, :1] + width[:, 1:] * (height - 0.5)),
-    )
-
-
-def _azimuths(coordinates: Array, mu: Array) -> Array:
-    """Return theta of every lattice point before the twist, ``(T, ROWS + 1, COLUMNS)``."""
-    middle, half = (a[..., None] for a in insertion_angles(coordinates, mu))
-    septal = np.linspace(-1, 1, SEPTAL + 1)
-    free = np.linspace(0, 1, COLUMNS - SEPTAL + 1)[1:-1]
-    return np.concatenate(
-        [middle + half * septal, middle + half + (2 * np.pi - 2 * half) * free], axis=-1
-    )
-
-
-def twist_angle(coordinates: Array, mu: Array) -> Array:
-    """Return the rotation at polar angle mu, rad: linear from apex to base."""
-    twist = coordinates[:, COORDINATES["twist"]]
-    height = np.clip(mu / (np.pi / 2), 0, 1)
-    return twist[:, 1:] + (twist[:, :1] - twist[:, 1:]) * height
 
 
 def _field(coordinates: Array, name: str, basis: Array) -> Array:
@@ -236,19 +107,21 @@ def ray_surfaces(coordinates: Array) -> dict[str, Array]:
         (T, R, C) on rows R = ROWS + 1, and on the septal patch ``free`` and ``outer``
         (T, RV_ROWS + 1, SEPTAL + 1); mm and rad, heart frame, before twist and descent.
     """
-    basis, endo0, wall0, basis_rv, profile_rv, fade = _lattice()
+    basis, endo0, wall0, basis_rv, profile_rv, fade = lattice_fields()
     faces = template_topology().parts
     volumes = np.exp(coordinates[:, COORDINATES["log_volume"]])
     focal = np.exp(coordinates[:, COORDINATES["log_focal"]])[..., None]
     mu = polar_angles(coordinates)[..., None]
-    theta = _azimuths(coordinates, mu[..., 0])
+    theta = azimuths(coordinates, mu[..., 0])
     shape = theta.shape
     # Cosines and sines once: the volumes below are measured some twenty times.
     towards = np.cos(theta), np.sin(theta)
 
     def place(distance: Array) -> Array:
         # Turned, for the twist shears the facets and with them the volume, by some 1e-4.
-        return _turned(_rings(points_towards(focal, mu, towards, distance)), focal, coordinates)
+        return turned_points(
+            _rings(points_towards(focal, mu, towards, distance)), focal, coordinates
+        )
 
     width = np.exp(endo0 + _field(coordinates, "endo", basis))
     wall = np.exp(wall0 + _field(coordinates, "wall", basis))
@@ -291,7 +164,7 @@ def ray_surfaces(coordinates: Array) -> dict[str, Array]:
     def rv_volume(scale: Array) -> Array:
         free = epi[patch] + scale[:, None, None] * depth
         mesh = _assemble(surfaces | {"free": free, "outer": free, "dome": dome}, rings)
-        return signed_volume_ml(_turned(mesh[:, used], focal, coordinates), own)
+        return signed_volume_ml(turned_points(mesh[:, used], focal, coordinates), own)
 
     scale = _solve_scale(rv_volume, volumes[:, 2], np.full(shape[0], 40.0), "right depth")
     free = epi[patch] + scale[:, None, None] * depth
@@ -359,18 +232,6 @@ def heart_vertices(coordinates: Array) -> Array:
     # Absurd numbers overflow here; the residual of the volumes tells.
     with np.errstate(all="ignore"):
         surfaces = ray_surfaces(coordinates)
-    vertices = _turned(_assemble(surfaces), surfaces["focal"], coordinates)
+    vertices = turned_points(_assemble(surfaces), surfaces["focal"], coordinates)
     vertices[..., 2] -= coordinates[:, COORDINATES["descent"]]
     return vertices
-
-
-def _turned(points: Array, focal: Array, coordinates: Array) -> Array:
-    """Rotate heart-frame points ``(T, N, 3)`` by the twist at their height."""
-    height = np.clip(-points[..., 2] / focal.reshape(-1, 1), 0, 1)
-    angle = twist_angle(coordinates, np.arccos(height))
-    cosine, sine = np.cos(angle), np.sin(angle)
-    x, y, z = np.moveaxis(points, -1, 0)
-    turned = np.empty_like(points)
-    turned[..., 0], turned[..., 1] = cosine * x - sine * y, sine * x + cosine * y
-    turned[..., 2] = z
-    return turned

@@ -15,8 +15,9 @@ from cardiogen.base import keyed_rng
 from cardiogen.data.factors import Factors
 from cardiogen.data.sequence import Sequence
 from cardiogen.measure.volumes import MYOCARDIAL_DENSITY
-from cardiogen.population.anatomy import COORDINATE_COUNT, COORDINATES, heart_vertices
+from cardiogen.population.anatomy import heart_vertices
 from cardiogen.population.conditions import AGE_RANGE, sample_conditions
+from cardiogen.population.coordinates import COORDINATE_COUNT, COORDINATES
 from cardiogen.population.motion import Timing, sample_timing
 from cardiogen.population.phenotypes import Phenotypes, sample_phenotypes
 from cardiogen.population.pose import Pose, typical_pose

@@ -7,12 +7,8 @@ from collections.abc import Sequence as Listing
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiogen.population.anatomy import (
-    COORDINATES,
-    insertion_angles,
-    ray_surfaces,
-    twist_angle,
-)
+from cardiogen.population.anatomy import ray_surfaces
+from cardiogen.population.coordinates import COORDINATES, insertion_angles, twist_angle
 from cardiogen.population.rays import ray_coordinates
 from cardiogen.population.template import COLUMNS, ROWS, RV_ROWS, SEPTAL
 

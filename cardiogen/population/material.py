@@ -14,11 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiogen.data.grid import Grid
-from cardiogen.population.anatomy import (
-    COORDINATES,
-    ray_surfaces,
-    twist_angle,
-)
+from cardiogen.population.anatomy import ray_surfaces
+from cardiogen.population.coordinates import COORDINATES, twist_angle
 from cardiogen.population.heart import PopulationHeart
 from cardiogen.population.lattice import bilinear, lattice_angles, lattice_position, ray_lattices
 from cardiogen.population.rays import ray_coordinates, ray_points

@@ -12,8 +12,8 @@ from cardiogen.population import (
     lattice,
     template_topology,
 )
-from cardiogen.population.anatomy import field_basis, rv_basis
 from cardiogen.population.heart import shape_prior
+from cardiogen.population.shape_fields import field_basis, rv_basis
 
 TOPOLOGY = template_topology()
 MEAN, WIDE = shape_prior()
