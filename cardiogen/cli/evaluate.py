@@ -41,7 +41,7 @@ def evaluate(
             and PNG files.
         cohort: ``population``, or a folder of patients with label maps at ED and ES.
         size: ``small`` takes minutes, ``full`` hours.
-        n: held-out hearts (or patients) instead of those of ``size``.
+        n: held-out hearts, or patients of the folder at most, instead of those of ``size``.
         seed: same seed, same report.
         beside: more bundles, for the same tables.
         against: the baseline that all are held against; by default the shipped linear model.
@@ -82,7 +82,7 @@ def evaluate(
         check_count("-n", n, _MOST_HEARTS)
         if cohort == POPULATION and n < LEAST_HEARTS:
             raise usage_error("-n", n, f"{LEAST_HEARTS} to {_MOST_HEARTS}", "more hearts")
-        wanted = wanted.with_hearts(n)
+        wanted = wanted.with_hearts(n) if cohort == POPULATION else wanted.with_patients(n)
     check_seed(seed)
     folder = Path(out)
     # Before the work, not after it.

@@ -47,6 +47,10 @@ class Size:
             scored=min(self.scored, hearts),
         )
 
+    def with_patients(self, patients: int) -> Size:
+        """Return the size with at most ``patients`` of a cohort folder."""
+        return replace(self, completed=patients)
+
     def as_dict(self) -> dict[str, int | float | None]:
         """Return the numbers for the report."""
         return asdict(self) | {"draws": DRAWS}

@@ -144,6 +144,20 @@ def test_fewer_hearts_make_every_task_smaller():
     assert settings.SIZES["small"].with_hearts(2000).completed == SIZES["small"].completed
 
 
+def test_as_many_patients_as_asked_for_are_taken(monkeypatch, tmp_path):
+    taken = []
+
+    def read(folder, most):
+        taken.append(most)
+        raise CardiogenError("L37", "frame", found="a", expected="b", remedy="c")
+
+    monkeypatch.setattr("cardiogen.evaluate.run.read_patients", read)
+    for size, n, most in (("small", 12, 12), ("full", 3, 3), ("small", None, 6)):
+        with pytest.raises(CardiogenError, match="CG-L37"):
+            evaluate(out=tmp_path / "x", cohort=str(tmp_path), size=size, n=n)
+        assert taken.pop() == most
+
+
 def test_patients_of_a_folder(real_data, models, tiny, monkeypatch):
     def refuse(*_args, **_options):
         raise CardiogenError("L37", "frame", found="a", expected="b", remedy="c")
