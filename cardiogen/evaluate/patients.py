@@ -49,12 +49,15 @@ class Patients:
 
 
 def read_patients(folder: str, most: int) -> Patients:
-    """Read the first ``most`` subjects of a cohort folder.
+    """Read ``most`` subjects of a cohort folder, evenly spaced: groups often stand together.
 
     Raises:
         CardiogenError: as ``read_cohort``; C28 if fewer than two subjects have both maps.
     """
-    subjects = read_cohort(folder)[:most]
+    subjects = read_cohort(folder)
+    if len(subjects) > most:
+        places = np.linspace(0, len(subjects) - 1, most).round().astype(int)
+        subjects = [subjects[place] for place in places]
     hearts = [load_sequence(s) for s in progress(subjects, "reading patients")]
     whole = [h for h in hearts if h.labels is not None and h.es is not None and h.es != h.ed]
     if len(whole) < 2:

@@ -13,6 +13,7 @@ from cardiogen.evaluate.ageing import ageing
 from cardiogen.evaluate.completion import completion
 from cardiogen.evaluate.conditioning import conditioning
 from cardiogen.evaluate.contests import Duel, duels
+from cardiogen.evaluate.cycle_completion import cycle_completion
 from cardiogen.evaluate.cycles import cycles_of
 from cardiogen.evaluate.ends import require_template
 from cardiogen.evaluate.generation import generation
@@ -20,6 +21,7 @@ from cardiogen.evaluate.hearts import held_out, model_hearts, population_hearts
 from cardiogen.evaluate.lines import Result
 from cardiogen.evaluate.memorization import TrainingData, memorization
 from cardiogen.evaluate.motion import motion
+from cardiogen.evaluate.patient_score import patient_score
 from cardiogen.evaluate.patients import (
     patient_completion,
     patient_reconstruction,
@@ -34,8 +36,8 @@ from cardiogen.models.protocol import AnyModel
 
 POPULATION = "population"
 TASKS = ("generation", "conditioning", "plausibility", "motion", "validity", "completion",
-         "reconstruction", "ageing", "score", "memorization")  # fmt: skip
-PATIENT_TASKS = ("completion", "reconstruction")
+         "cycle", "reconstruction", "ageing", "score", "memorization")  # fmt: skip
+PATIENT_TASKS = ("completion", "reconstruction", "score")
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +157,7 @@ def _on_population(
         "motion": lambda: motion(cycles, size, seed=seed),
         "validity": lambda: validity(cycles, size, seed=seed),
         "completion": lambda: completion(hearts, real, models, size, seed=seed),
+        "cycle": lambda: cycle_completion(hearts, models, size, seed=seed),
         "reconstruction": lambda: reconstruction(hearts, models, size, seed=seed),
         "ageing": lambda: ageing(models, size, seed=seed),
         "score": lambda: score(models, size, seed=seed),
@@ -177,6 +180,7 @@ def _on_patients(
     work = {
         "completion": lambda: patient_completion(patients, models, size, seed=seed),
         "reconstruction": lambda: patient_reconstruction(patients, models, size, seed=seed),
+        "score": lambda: patient_score(patients.hearts, models, size, seed=seed),
     }
     results |= {task: _or_reason(run) for task, run in work.items() if task in tasks}
     found = {task: results[task] for task in TASKS if task in tasks}

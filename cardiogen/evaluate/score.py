@@ -14,6 +14,7 @@ import numpy as np
 
 from cardiogen.base import CardiogenError, progress
 from cardiogen.data.factors import Factors
+from cardiogen.data.sequence import Sequence as Heart
 from cardiogen.evaluate.ends import Array
 from cardiogen.evaluate.hearts import held_out
 from cardiogen.evaluate.lines import Band, Line, Result, estimated, missing
@@ -50,9 +51,7 @@ def score(models: Mapping[str, AnyModel], size: Size, *, seed: int) -> Result:
     """Return the rate of false positives and the AUROC of every disease."""
     lines: list[Line] = []
     for name, model in models.items():
-        gaussian = isinstance(getattr(model, "latents", None), ConditionalGaussian)
-        if gives_labels(model) or not gaussian:
-            reason = "the score needs meshes and Gaussian latents given the factors"
+        if reason := unscorable(model):
             lines.append(missing("false positives at p <= .05", name, reason))
             continue
         try:
@@ -62,6 +61,15 @@ def score(models: Mapping[str, AnyModel], size: Size, *, seed: int) -> Result:
             lines.append(missing("false positives at p <= .05", name, reason))
 
     return Result(tuple(lines))
+
+
+def unscorable(model: AnyModel) -> str:
+    """Return why a model cannot tell how normal a heart is; empty where it can."""
+    gaussian = isinstance(getattr(model, "latents", None), ConditionalGaussian)
+    if gives_labels(model) or not gaussian:
+        return "the score needs meshes and Gaussian latents given the factors"
+
+    return ""
 
 
 def _judge(model: AnatomyModel, method: str, size: Size, seed: int) -> Iterator[Line]:
@@ -109,8 +117,21 @@ def deviations(
     inside = heart_vertices(heart.coordinates(phases))
     grid = short_axis_grid(heart.pose.to_world(inside), heart.pose, _SPACING_MM)
     setting = Setting(factors=heart.factors, grid=grid, pose=heart.pose, phases=np.array(phases))
-    condition = encode_condition(heart.factors)
-    posterior = model.posterior(observe(heart, setting), condition, healthy=True)
+
+    return observed_deviations(model, parts, observe(heart, setting), heart.factors)
+
+
+def observed_deviations(
+    model: AnatomyModel, parts: LatentParts, seen: Heart, factors: Factors
+) -> tuple[Array, Array]:
+    """Return the deviations of label maps ``(4,)`` and their p-values as the model expects them.
+
+    Raises:
+        CardiogenError: L.. for label maps without a whole heart, M21 for a model that was adapted
+            to a cohort.
+    """
+    condition = encode_condition(factors)
+    posterior = model.posterior(seen, condition, healthy=True)
     found = score_posterior(model, posterior, condition, parts)
     expected = expected_deviations(model, posterior, condition, parts, draws=_EXPECTED, seed=0)
     p = [float(conformal_p_values([x], e)[0]) for x, e in zip(found, expected.T, strict=True)]

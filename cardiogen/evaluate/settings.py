@@ -17,6 +17,7 @@ class Size:
         hearts: held-out hearts of generation, slopes and plausibility, and as many of each method.
         calibration: hearts whose intervals are judged, once for every set of known factors.
         completed: hearts that are completed and reconstructed, or patients of a cohort folder.
+        cycled: hearts whose cycles are completed from five subsets of their frames.
         beating: hearts whose whole cycle is checked.
         aged: hearts that are moved to another age.
         scored: healthy hearts whose normative score is judged, and half as many of each disease.
@@ -28,6 +29,7 @@ class Size:
     hearts: int
     calibration: int
     completed: int
+    cycled: int
     beating: int
     aged: int
     scored: int
@@ -42,6 +44,7 @@ class Size:
             hearts=hearts,
             calibration=min(self.calibration, hearts),
             completed=min(self.completed, hearts),
+            cycled=min(self.cycled, hearts),
             beating=min(self.beating, hearts),
             aged=min(self.aged, hearts),
             scored=min(self.scored, hearts),
@@ -58,11 +61,11 @@ class Size:
 
 SIZES = {
     "small": Size(
-        hearts=60, calibration=10, completed=6, beating=4, aged=16, scored=4, frames=25,
+        hearts=60, calibration=10, completed=6, cycled=2, beating=4, aged=16, scored=4, frames=25,
         label_mm=None, resamples=300,
     ),
     "full": Size(
-        hearts=1000, calibration=300, completed=100, beating=200, aged=200, scored=100, frames=25,
-        label_mm=1.25, resamples=1000,
+        hearts=1000, calibration=300, completed=100, cycled=20, beating=200, aged=200, scored=100,
+        frames=25, label_mm=1.25, resamples=1000,
     ),
 }  # fmt: skip

@@ -25,25 +25,25 @@ def quick(monkeypatch):
 
 def test_tasks_that_a_folder_does_not_allow_are_refused(refused, cohort):
     asked = ("evaluate", "--cohort", cohort, "--out", "x")
-    refused(*asked, "--task", "score", status=2, code="U01", words="--task: found score")
-    refused(*asked, "--task", "score", "--task", "ageing", status=2, code="U01",
+    refused(*asked, "--task", "motion", status=2, code="U01", words="--task: found motion")
+    refused(*asked, "--task", "motion", "--task", "ageing", status=2, code="U01",
             words="--cohort population")  # fmt: skip
 
 
 def test_a_report_of_nothing_is_refused_with_the_reasons(refused, cohort, quick):
     quick(Result(reason="no model can"))
     asked = ("evaluate", "linear", "--cohort", cohort, "--out", "x", "--task", "completion")
-    words = "no model can; needs hearts whose"
-    refused(*asked, "--task", "score", status=2, code="U01", words=words)
+    words = "--cohort population; no model can"
+    refused(*asked, "--task", "motion", status=2, code="U01", words=words)
 
 
 def test_skipped_tasks_and_the_number_of_patients_are_told(run, tmp_path, cohort, quick):
     asked = ("evaluate", "linear", "--cohort", cohort, "--out", "x", "-n", "12", "--json")
-    ran = run(*asked, "--task", "score", "--task", "completion", "--task", "ageing")
+    ran = run(*asked, "--task", "motion", "--task", "completion", "--task", "ageing")
     assert ran.code == 0, ran.err
     (note,) = [line for line in ran.err.splitlines() if " note " in line]
-    assert "U17 ageing, score: not evaluated: needs hearts whose truth is known" in note
-    assert list(ran.json["skipped"].values()) == [["ageing", "score"]]
+    assert "U17 motion, ageing: not evaluated: needs hearts whose truth is known" in note
+    assert list(ran.json["skipped"].values()) == [["motion", "ageing"]]
     facts = json.loads((tmp_path / "x" / "report.json").read_text())
     assert (facts["size"]["hearts"], facts["size"]["completed"]) == (5, 5)
     assert facts["skipped"] == ran.json["skipped"]

@@ -128,6 +128,7 @@ def tiny():
         hearts=12,
         calibration=2,
         completed=2,
+        cycled=1,
         beating=1,
         aged=6,
         scored=2,
