@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cardiogen.base import Note, atomic_write, write_json
 from cardiogen.cli.age_series import Shown
+from cardiogen.cli.complete_notes import broken_rules
 from cardiogen.cli.subject import Subject
 from cardiogen.cli.write import OutputOptions, versions, write_one
 
@@ -40,10 +41,9 @@ def write_series(
         "caveat": CROSS_SECTIONAL,
         "longitudinal_change_per_decade": LONGITUDINAL,
         "mirrored_world": subject.pose.mirrored,
-        "notes": [str(note) for note in notes],
         "model": loaded.facts,
     }
-    rows, found = [], []
+    rows, found, told = [], [], list(notes)
     for shown in series:
         sequence = with_labels(
             decode_sequence(
@@ -53,8 +53,11 @@ def write_series(
             subject.pose, grid=subject.grid, spacing_mm=subject.spacing_mm,
         )  # fmt: skip
         (folder / shown.name).mkdir()
+        broken = broken_rules(sequence, shown.name)
+        told += broken
         facts = {"moved": shown.moved, "extrapolated": shown.outside is not None,
-                 "extrapolation_reason": shown.outside}  # fmt: skip
+                 "extrapolation_reason": shown.outside,
+                 "notes": [str(note) for note in (*notes, *broken)]}  # fmt: skip
         measures = write_one(
             folder / shown.name, sequence, parameters=common | facts, options=options
         )
@@ -68,7 +71,8 @@ def write_series(
     if "png" in options.formats:
         _write_figure(folder, subject, series, found, marks)
     write_json(folder / "parameters.json", common | marks.flags | {
-        "hearts": [shown.name for shown in series], "versions": versions(),
+        "notes": [str(note) for note in told], "hearts": [shown.name for shown in series],
+        "versions": versions(),
     })  # fmt: skip
     _write_readme(folder, series)
 

@@ -139,6 +139,8 @@ def _summary(folder: Path, facts: dict) -> str:
             continue
         p = found["p"] if found["p"] is not None else found["p_by_model"]
         source = "" if found["p"] is not None else " (by the model alone)"
+        if found["p"] is not None and p * (facts["reference"]["hearts"] + 1) < 1.5:
+            source = f" (the least that {facts['reference']['hearts']} healthy hearts can tell)"
         lines.append(f"{name:7} squared deviation {found['squared_deviation']:.1f}, "
                      f"p {p:.3f}{source}")  # fmt: skip
     return "\n".join([*lines, facts["meaning"]])

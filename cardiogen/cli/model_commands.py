@@ -43,6 +43,13 @@ def train_command(
             "diastole, or a bundle whose template is taken."
         ),
     ] = None,
+    label_map: Annotated[
+        str | None, typer.Option(help="Codes of such a label map: acdc, ukbb, ... or a TOML file.")
+    ] = None,
+    template_rounds: Annotated[
+        int | None,
+        typer.Option(help="Times that the template is moved to the mean heart; default: 0."),
+    ] = None,
     n: Annotated[
         int | None, typer.Option("-n", "--n", help="Training hearts; default: 2000.")
     ] = None,
@@ -79,8 +86,8 @@ def train_command(
 
     folder = train(
         out, model=model, cohort=cohort, base=base, orientation=orientation, template=template,
-        n=n, seed=seed, config=config, jobs=jobs, device=device, devices=devices, nodes=nodes,
-        resume=resume, overwrite=overwrite,
+        label_map=label_map, template_rounds=template_rounds, n=n, seed=seed, config=config,
+        jobs=jobs, device=device, devices=devices, nodes=nodes, resume=resume, overwrite=overwrite,
     )  # fmt: skip
     from cardiogen.engine.fit.processes import this_rank
 

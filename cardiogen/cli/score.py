@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiogen.base import CardiogenError, Note, atomic_folder, progress
+from cardiogen.cli.complete_notes import misfit_notes
 from cardiogen.cli.requests import (
     check_apart,
     check_seed,
@@ -120,6 +121,8 @@ def score(
         others, lost = _reference(loaded.model, setting, parts, reference, seed, workers)
         found = score_posterior(loaded.model, posterior, condition, parts)
         norm = subject_norm(loaded.model, posterior, condition, seed)
+        shown = dict(zip(norm.measures, norm.subject, strict=True))
+        notes = (*notes, *misfit_notes(shown, seen, Path(labels[0]).name))
         facts = {
             "command": "score",
             "inputs": [Path(file).name for file in labels],

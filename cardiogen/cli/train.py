@@ -9,7 +9,13 @@ import typer
 from cardiogen.base.files import check_replaceable
 from cardiogen.cli.train_networks import NetworkRun, NetworkTraining, run_folder, train_network
 from cardiogen.cli.train_settings import check_enough, check_used, read_settings
-from cardiogen.cli.train_template import check_template, template_facts, training_template
+from cardiogen.cli.train_template import (
+    check_template,
+    tell_broken_draws,
+    template_facts,
+    template_licence,
+    training_template,
+)
 from cardiogen.data.sequence import Orientation
 from cardiogen.engine.config import (
     DeformationTraining,
@@ -86,6 +92,8 @@ def train(
     base: str | None = None,
     orientation: Orientation | None = None,
     template: str | None = None,
+    label_map: str | None = None,
+    template_rounds: int | None = None,
     n: int | None = None,
     seed: int | None = None,
     config: str | Path | None = None,
@@ -110,8 +118,10 @@ def train(
             ``mirrored`` if they do, ``assumed`` to let the hearts decide together; by default
             what the headers say.
         template: what a deformation model deforms: ``population``, the default, a label map of end
-            diastole (``.nii.gz``, of our own or with ``template_label_map`` in a config), or a
-            deformation bundle, whose template is taken.
+            diastole (``.nii.gz``), or a deformation bundle, whose template is taken.
+        label_map: codes of such a label map; ``orientation`` tells of its header too.
+        template_rounds: times that the template is moved to the mean of the training hearts, by
+            default none.
         n: number of training hearts, by default 2000; of a folder at most so many.
         seed: same seed, same model; by default 0.
         config: TOML file with the settings of ``engine.config``, or the name of a preset such as
@@ -138,7 +148,8 @@ def train(
     check_replaceable(out, overwrite)
     flags = {
         "model": model, "cohort": cohort, "base": base, "orientation": orientation, "n": n,
-        "template": template, "seed": seed,
+        "template": template, "label_map": label_map, "template_rounds": template_rounds,
+        "seed": seed,
     }  # fmt: skip
     settings = read_settings(out, {k: v for k, v in flags.items() if v is not None}, config)
     networks = {"device": device, "devices": devices, "nodes": nodes, "resume": resume or None}
@@ -173,13 +184,11 @@ def _save(out: Path, trained: StoredModel, settings: Training, *, overwrite: boo
     name = f"{trained.kind}-population-{settings.n}"
     facts = {"cohort": settings.cohort, "n": settings.n, "seed": settings.seed}
     licence, but = _LICENCE, ""
-    if isinstance(settings, DeformationTraining):
-        template = template_facts(settings)
+    if isinstance(settings, DeformationTraining) and (template := template_facts(settings)):
         facts |= template
-        # A heart that others may not have is told by the vertices of its template.
-        if settings.template != "population":
-            licence = f"that of its template, {template['template']}"
-            but = f" but its template, {template['template']}"
+        name += "-own-template"
+        licence = template_licence(settings, _LICENCE)
+        but = "" if licence == _LICENCE else f" but its template, {template['template']}"
     card = _card(trained, name, settings, licence=licence, but=but)
     return save_model(
         out, trained, name=name, licence=licence, card=card, overwrite=overwrite,
@@ -217,6 +226,8 @@ def _deformation(settings: DeformationTraining, jobs: int) -> StoredModel:
     if settings.flow is not None and model.flow is None:
         text = "flow: left out; held-out hearts are told no better with it than by a Gaussian"
         typer.echo(f"cardiogen: note M50 {text}", err=True)
+    if template_facts(settings):
+        tell_broken_draws(model, settings)
 
     return model
 

@@ -82,9 +82,10 @@ def train_on_cohort(settings: DeformationTraining, out: Path, *, overwrite: bool
         text = _FEW.format(used=len(encoded), scores=model.latent_size)
         typer.echo("cardiogen: note C28 " + " ".join(text.split()), err=True)
     name = f"deformation-{folder.resolve().name}-{len(encoded)}"
+    licence = f"{_LICENCE}; of its prior: {base.bundle.description.licence}"
     return save_model(
-        out, model, name=name, licence=_LICENCE, overwrite=overwrite,
-        card=_card(name, model, base, folder, sides, faults),
+        out, model, name=name, licence=licence, overwrite=overwrite,
+        card=_card(name, model, base, folder, sides, faults, licence),
         training_data={
             "cohort": folder.resolve().name, "n": len(encoded), "left_out": len(faults),
             "base": base.facts["weights_sha256"],
@@ -148,6 +149,7 @@ def _card(
     folder: Path,
     sides: str,
     faults: Listing[Note],
+    licence: str,
 ) -> str:
     used, scores = len(model.cohort.cohort_features), model.latent_size
     length, noise = model.cohort.cohort_kernel
@@ -156,6 +158,6 @@ def _card(
     return _CARD.format(
         name=name, base=base.facts["name"], sha=base.facts["weights_sha256"], used=used,
         cohort=folder.resolve().name, left=len(faults), length=length, noise=noise, scores=scores,
-        sides=sides, licence=_LICENCE, few=few,
+        sides=sides, licence=licence, few=few,
         faults="\n".join(f"- {f}" for f in faults) or "None.",
     )  # fmt: skip

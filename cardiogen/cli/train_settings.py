@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from cardiogen.base import CardiogenError
 from cardiogen.cli.requests import check_apart, usage_error
 from cardiogen.cli.train_networks import NetworkTraining
+from cardiogen.cli.train_template import is_label_map
 from cardiogen.engine.config import (
     FEWEST_HEARTS,
     DeformationTraining,
@@ -41,11 +42,14 @@ def check_used(settings: Training, flags: set[str]) -> None:
     if isinstance(settings, DeformationTraining) and settings.cohort != "population":
         unused = flags | settings.model_fields_set & {
             "seed", "ed_modes", "fields", "motion_modes", "fits", "flow", "template",
-            "template_label_map", "template_rounds",
+            "label_map", "template_rounds",
         }  # fmt: skip
         kind = "a folder of label maps, that adapts a bundle"
     elif not unused and isinstance(settings, DeformationTraining):
-        unused = settings.model_fields_set & {"base", "orientation"}
+        # A template that is a label map has an orientation of its own.
+        unused = settings.model_fields_set & (
+            {"base"} if is_label_map(settings.template) else {"base", "orientation"}
+        )
         kind, remedy = "the population, no folder", "cohort = DIR beside them, or no such setting"
     if unused:
         raise usage_error(
@@ -79,7 +83,7 @@ def _from_flags(flags: dict[str, object]) -> Training:
     name, value = str(first["loc"][0]), first["input"]
     if name == "n" and first["type"] == "greater_than_equal" and value > 0:
         raise _too_few(value)
-    flag = "-n" if name == "n" else f"--{name}"
+    flag = "-n" if name == "n" else f"--{name.replace('_', '-')}"
     if first["type"] == "extra_forbidden" or (name, first["type"]) == ("cohort", "literal_error"):
         raise usage_error(
             flag, f"{value} beside --model {model}", "a model that makes use of it",

@@ -85,8 +85,8 @@ class DeformationTraining(Training):
         description="what is deformed: the population's mean heart, a label map of end diastole "
         "(.nii, .nii.gz), or the template of a deformation bundle",
     )
-    template_label_map: str | None = Field(
-        default=None, description="codes of that label map, as --label-map names them"
+    label_map: str | None = Field(
+        default=None, description="codes of that label map, such as acdc"
     )
     template_rounds: int = Field(
         default=0, ge=0, le=20, description="times that it is moved to the mean of the hearts"

@@ -74,7 +74,10 @@ def test_template_of_a_label_map_is_deformed(run, tmp_path):
     assert "note M52 labels.nii.gz: Dice of the template with its label map: LV" in made.err
     description = json.loads((tmp_path / "b" / "model.json").read_text())
     assert description["training_data"]["template"] == "labels.nii.gz"
-    assert "licence | that of its template, labels.nii.gz" in (tmp_path / "b/card.md").read_text()
+    assert description["name"] == "deformation-population-80-own-template"
+    card = (tmp_path / "b/card.md").read_text()
+    assert "licence | that of its template, labels.nii.gz" in card
+    assert "no patient data but its template" in card
     # A second model takes the template of the first, and moves it to the mean of its hearts.
     text = (tmp_path / "d.toml").read_text().replace("heart/labels.nii.gz", "b")
     (tmp_path / "e.toml").write_text(text + "template_rounds = 1\n")
@@ -92,7 +95,9 @@ def test_template_of_a_label_map_is_deformed(run, tmp_path):
         ('template = "nothing.nii.gz"', 3, "N47", "found nothing"),
         ('template = "nothing"', 4, "M47", "nothing"),
         ('template = "linear"', 4, "M21", "a model of the kind 'linear'"),
-        ('template_label_map = "acdc"', 2, "U01", "acdc beside template = population"),
+        ('label_map = "acdc"', 2, "U01", "acdc beside the template population"),
+        ('template = ""', 2, "U01", "--template: found nothing"),
+        ('orientation = "trusted"', 2, "U01", "orientation: found set, but without a use"),
         ("template_rounds = 21", 4, "M07", "template_rounds"),
         ('template = "x.nii.gz"\ncohort = "folder"', 2, "U01", "a folder of label maps"),
     ],
