@@ -6,7 +6,9 @@ from pathlib import Path
 
 import typer
 
+from cardiogen.base import Note
 from cardiogen.base.files import check_replaceable
+from cardiogen.cli.train_card import training_card
 from cardiogen.cli.train_networks import NetworkRun, NetworkTraining, run_folder, train_network
 from cardiogen.cli.train_settings import check_enough, check_used, read_settings
 from cardiogen.cli.train_template import (
@@ -27,61 +29,9 @@ from cardiogen.engine.fit.folder import remove_checkpoints
 from cardiogen.engine.fit.processes import this_rank
 from cardiogen.models.linear import LinearModel
 from cardiogen.models.linear_fit import fit_linear, population_examples
-from cardiogen.models.store import StoredModel, save_model
+from cardiogen.models.store import StoredModel, require_sound, save_model
 
 _LICENCE = "Apache-2.0 (trained on the synthetic reference population only)"
-
-_CARD = """# Model card: {name}
-
-| | |
-| --- | --- |
-| kind | {kind} |
-| trained on | {n} hearts of cardiogen's reference population, seed {seed}; no patient data{but} |
-| conditions | age {age} years, sex F or M, height {height} cm, weight {weight} kg, \
-systolic pressure {sbp} mmHg; any may be missing |
-| gives | left and right ventricle over the cardiac cycle: {gives} |
-| size | {size} |
-| licence | {licence} |
-
-The reference population is a statistical model of healthy adults written from published figures:
-means and spreads from the Healthy Hearts Consortium (2024, White, smooth contours), slopes on body
-mass index and pressure from UK Biobank (Petersen 2017). These sources cannot all be met exactly:
-the marginals of the consortium come first, the slopes second, the published variance explained
-third. Shapes, motion and their variation beyond those figures are plausible, not measured.
-
-Not for diagnosis. Differences between ages are cross-sectional: they compare different people and
-do not say how one heart ages; for the left ventricular mass of men even the sign differs from
-longitudinal studies (MESA, Eng 2016: +8.0 g per decade). The model knows healthy hearts only.
-"""
-
-_KINDS = {
-    "linear": "linear: PCA of end-diastolic shape and Fourier motion, conditional Gaussian on "
-    "factors",
-    "pca": "pca: PCA of end-diastolic vertices and their Fourier motion, conditional Gaussian on "
-    "factors",
-    "deformation": "deformation: a template moved by exponentials of smooth velocities, shape and "
-    "Fourier motion; conditional Gaussian on factors",
-    "mesh": "mesh: variational autoencoder of vertices, graph network over space and transformer "
-    "over time; conditional prior on factors",
-    "volume": "volume: convolutional variational autoencoder of label maps at single frames; "
-    "conditional prior on factors",
-    "sequence": "sequence: convolutional variational autoencoder of label maps with a temporal "
-    "module; conditional prior on factors",
-}
-_FLOW = "; draws moved by a flow in {steps} steps"
-_GIVES = {
-    "volume": "label maps at {frames}, no meshes",
-    "sequence": "label maps at any phase, learned from {frames} frames; no meshes",
-}
-_VOXEL_SIZE = "{latent} latents; {shape} voxels of {spacing_mm} mm"
-_SIZES = {
-    "linear": "{ed_modes} end-diastolic and {motion_modes} motion scores",
-    "pca": "{ed_modes} end-diastolic and {motion_modes} motion scores",
-    "deformation": "{ed_modes} end-diastolic and {motion_modes} motion scores",
-    "mesh": "{latents} latents and {noise_modes} modes of a smooth residual",
-    "volume": _VOXEL_SIZE,
-    "sequence": _VOXEL_SIZE,
-}
 
 
 def train(
@@ -163,6 +113,7 @@ def train(
         )  # fmt: skip
         trained = train_network(settings, run, jobs=jobs)
         if this_rank() == 0:
+            _tell_if_unfinished(out, trained)
             _save(out, trained, settings, overwrite=overwrite)
             remove_checkpoints(run.folder)
         return out
@@ -180,6 +131,15 @@ def train(
     return _save(out, trained, settings, overwrite=overwrite)
 
 
+def _tell_if_unfinished(out: Path, trained: StoredModel) -> None:
+    """Tell (M54) of a network that makes no heart yet: no command would load its bundle."""
+    try:
+        require_sound(trained)
+    except ValueError as error:
+        text = f"the network makes no heart yet ({error}): it needs more steps or hearts"
+        typer.echo(f"cardiogen: note {Note('M54', out.name, text)}", err=True)
+
+
 def _save(out: Path, trained: StoredModel, settings: Training, *, overwrite: bool) -> Path:
     name = f"{trained.kind}-population-{settings.n}"
     facts = {"cohort": settings.cohort, "n": settings.n, "seed": settings.seed}
@@ -189,7 +149,7 @@ def _save(out: Path, trained: StoredModel, settings: Training, *, overwrite: boo
         name += "-own-template"
         licence = template_licence(settings, _LICENCE)
         but = "" if licence == _LICENCE else f" but its template, {template['template']}"
-    card = _card(trained, name, settings, licence=licence, but=but)
+    card = training_card(trained, name, settings, licence=licence, but=but)
     return save_model(
         out, trained, name=name, licence=licence, card=card, overwrite=overwrite,
         training_data=facts,
@@ -230,16 +190,3 @@ def _deformation(settings: DeformationTraining, jobs: int) -> StoredModel:
         tell_broken_draws(model, settings)
 
     return model
-
-
-def _card(model: StoredModel, name: str, settings: Training, *, licence: str, but: str) -> str:
-    spans = {n: f"{low:.0f}-{high:.0f}" for n, (low, high) in model.condition_ranges().items()}
-    facts = model.architecture()
-    gives = _GIVES.get(model.kind, "meshes and label maps at any phase")
-    flow = getattr(model, "flow", None)
-    kind = _KINDS[model.kind] + ("" if flow is None else _FLOW.format(steps=int(flow.steps)))
-
-    return _CARD.format(
-        name=name, kind=kind, n=settings.n, seed=settings.seed, licence=licence, but=but,
-        size=_SIZES[model.kind].format(**facts), gives=gives.format(**facts), **spans,
-    )  # fmt: skip

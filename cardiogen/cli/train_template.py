@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cardiogen.models.deformation.template import DeformationTemplate
 
 _MOST = 256  # hearts whose mean is taken
-_TOO_FAR_MM = 30.0  # 25 ACDC patients reach 28, one of them at half its size 34, three slices 52
+_TOO_FAR_MM = 30.0  # ACDC patients reach 27, one of them at half its size 34, three slices 52
 _LOOKED_AT, _FRAMES = 12, 10  # draws of a trained model, and their frames
 _NIFTI = (".nii", ".nii.gz")
 

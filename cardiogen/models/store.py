@@ -184,7 +184,7 @@ def _checked(
     return {name: a.astype(np.float64) for name, a in bundle.tensors.items()}
 
 
-def _require_heart(model: AnyModel) -> None:
+def require_sound(model: AnyModel) -> None:
     """Refuse (ValueError) finite weights that describe no distribution or no heart."""
     if gives_labels(model):
         model.require_heart()
@@ -237,7 +237,7 @@ def load_model(path: str | Path | None = None) -> LoadedModel:
     try:
         with np.errstate(all="ignore"):
             model = _MODELS[description.kind](bundle)
-            _require_heart(model)
+            require_sound(model)
     except (KeyError, ValueError) as error:  # LinAlgError is a ValueError
         raise CardiogenError(
             "M04", bundle.path, found=f"weights that describe no heart ({error})",
