@@ -40,6 +40,24 @@ def ed_map(small, tmp_path_factory):
     return path
 
 
+def test_rules_that_a_heart_breaks_are_told(run, tmp_path, small, monkeypatch):
+    from cardiogen.base import Note
+
+    def broken(heart, where):
+        assert heart.vertices is not None
+        return [Note("D11", where, "faces of the mesh cross")] if where == "age_80" else []
+
+    monkeypatch.setattr("cardiogen.cli.age_files.broken_rules", broken)
+    ran = run("age", small, "--to", "80", "--out", "x", *FEW)
+    assert ran.code == 0, ran.err
+    assert "note D11 age_80: faces of the mesh cross" in ran.err
+    own, old, both = (
+        json.loads((tmp_path / "x" / place / "parameters.json").read_text())["notes"]
+        for place in ("own_age_50", "age_80", ".")
+    )
+    assert old == both == [*own, "D11 age_80: faces of the mesh cross"]
+
+
 def test_generated_heart_at_other_ages(run, tmp_path, small):
     ran = run("age", small, "--to", "80", "--to", "50", "--out", "x", "--json", *FEW)
     assert ran.code == 0, ran.err

@@ -89,6 +89,26 @@ def test_template_of_a_label_map_is_deformed(run, tmp_path):
     assert distance(second.vertices, first.vertices) > 1
 
 
+def test_draws_of_a_template_that_break_rules_are_counted(run, tmp_path, monkeypatch):
+    from cardiogen.measure.violation import Violation
+
+    calls = []
+
+    def check(vertices, topology):
+        calls.append(len(vertices))
+        found = Violation("no-crossing", 0, "2 pairs of faces cross")
+        return [found] if len(calls) % 4 == 0 else []
+
+    monkeypatch.setattr("cardiogen.measure.mesh_validity.check_mesh", check)
+    text = "n = 80\ned_modes = 3\nfields = 2\nmotion_modes = 1\nfits = 8\n"
+    (tmp_path / "d.toml").write_text(f'model = "deformation"\n{text}template_rounds = 1\n')
+    made = run("train", "--config", "d.toml", "--jobs", "2", "--out", "b")
+    assert made.code == 0
+    assert calls == [10] * 12
+    assert "note M53 population: 3 of 12 draws break a rule (no-crossing)" in made.err
+    assert "Apache-2.0" in (tmp_path / "b/card.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("lines", "status", "code", "words"),
     [
