@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cardiogen.base import Note, atomic_write, write_json
 from cardiogen.cli.age_series import Shown
-from cardiogen.cli.complete_notes import broken_rules
+from cardiogen.cli.complete_notes import broken_rules, stroke_notes
 from cardiogen.cli.subject import Subject
 from cardiogen.cli.write import OutputOptions, versions, write_one
 
@@ -63,6 +63,7 @@ def write_series(
         )
         marks = Marks(synthetic=True, extrapolated=shown.outside is not None,
                       cross_sectional=True)  # fmt: skip
+        told += stroke_notes(measures, shown.name)
         rows.append(subject_row(shown.name, shown.factors, measures, marks=marks))
         found.append(measures)
     write_measures(folder / "measures.csv", rows)

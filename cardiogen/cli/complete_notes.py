@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cardiogen.data.sequence import Sequence
     from cardiogen.models.protocol import Posterior
 
+_STROKES = 1.3  # of 10,000 draws the strokes of none differ more
 _MISFIT = 0.08  # slices of 10 mm hide some 5 % of a volume
 
 
@@ -54,6 +55,25 @@ def misfit_notes(shown: Mapping[str, float], seen: Sequence, where: str) -> list
         "percentiles are of the former, cardiogen measure gives the latter"
     )
     return [Note("D12", where, text)]
+
+
+def stroke_notes(measures: Mapping[str, float], where: str) -> list[Note]:
+    """Return a note (D13) of ventricles that eject too differently to belong to one circulation.
+
+    Args:
+        measures: of a heart.
+        where: what the note is about.
+    """
+    left, right = (
+        measures[f"{side}EDV (mL)"] - measures[f"{side}ESV (mL)"] for side in ("LV", "RV")
+    )
+    if not min(left, right) > 0 or max(left, right) <= _STROKES * min(left, right):
+        return []
+    text = (
+        f"the left ventricle ejects {left:.0f} mL, the right one {right:.0f}: in health they "
+        "agree, and the model knows no disease of the valves"
+    )
+    return [Note("D13", where, text)]
 
 
 def broken_rules(heart: Sequence, where: str) -> list[Note]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cardiogen.cli.complete_notes import misfit_notes
+from cardiogen.cli.complete_notes import misfit_notes, stroke_notes
 from cardiogen.data.grid import Grid
 from cardiogen.data.sequence import Sequence
 
@@ -33,3 +33,13 @@ def test_a_near_heart_and_a_later_frame_need_no_note(seen):
     assert misfit_notes(shown(lv=95.0, rv=53.0), seen, "map") == []
     later = seen.with_(phases=np.array([0.3]))
     assert misfit_notes(shown(lv=20.0), later, "map") == []
+
+
+def test_strokes_of_one_circulation_agree():
+    measures = {"LVEDV (mL)": 100.0, "LVESV (mL)": 40.0, "RVEDV (mL)": 110.0}
+    assert stroke_notes(measures | {"RVESV (mL)": 60.0}, "age_80") == []
+    (note,) = stroke_notes(measures | {"RVESV (mL)": 70.0}, "age_80")
+    assert str(note).startswith("D13 age_80: the left ventricle ejects 60 mL, the right one 40")
+    (note,) = stroke_notes(measures | {"RVESV (mL)": 20.0}, "age_80")
+    assert "60 mL, the right one 90" in note.text
+    assert stroke_notes(measures | {"RVESV (mL)": float("nan")}, "age_80") == []
