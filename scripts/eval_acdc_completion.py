@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from bench.end_systole import STRUCTURES, overlap_row
+from bench.end_systole import overlap_row
 from numpy.typing import NDArray
 
 from cardiogen.base import progress
@@ -22,7 +22,7 @@ from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Sequence
 from cardiogen.engine.fit_template import fit_template
 from cardiogen.measure.overlap import dice
-from cardiogen.measure.volumes import label_volumes
+from cardiogen.measure.volumes import STRUCTURES, label_volumes
 from cardiogen.models.linear import LinearModel
 from cardiogen.models.protocol import AnatomyModel, encode_condition
 from cardiogen.models.store import load_model

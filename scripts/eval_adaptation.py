@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from bench.end_systole import STRUCTURES, overlap_row
+from bench.end_systole import overlap_row
 from numpy.typing import NDArray
 
 from cardiogen.base import progress
@@ -25,7 +25,7 @@ from cardiogen.data.factors import Factors
 from cardiogen.data.labels import Structure
 from cardiogen.data.sequence import Sequence
 from cardiogen.measure.overlap import dice
-from cardiogen.measure.volumes import label_volumes
+from cardiogen.measure.volumes import STRUCTURES, label_volumes
 from cardiogen.models.deformation.cohort import (
     ejection_fractions,
     encode_cohort,

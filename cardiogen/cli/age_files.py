@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cardiogen.base import Note, atomic_write, write_json
 from cardiogen.cli.age_series import Shown
-from cardiogen.cli.complete_notes import broken_rules, stroke_notes
+from cardiogen.cli.heart_notes import broken_rules, stroke_notes
 from cardiogen.cli.subject import Subject
 from cardiogen.cli.write import OutputOptions, versions, write_one
 
@@ -53,7 +53,7 @@ def write_series(
             subject.pose, grid=subject.grid, spacing_mm=subject.spacing_mm,
         )  # fmt: skip
         (folder / shown.name).mkdir()
-        broken = broken_rules(sequence, shown.name)
+        broken = [*broken_rules(sequence, shown.name), *stroke_notes(sequence, shown.name)]
         told += broken
         facts = {"moved": shown.moved, "extrapolated": shown.outside is not None,
                  "extrapolation_reason": shown.outside,
@@ -63,7 +63,6 @@ def write_series(
         )
         marks = Marks(synthetic=True, extrapolated=shown.outside is not None,
                       cross_sectional=True)  # fmt: skip
-        told += stroke_notes(measures, shown.name)
         rows.append(subject_row(shown.name, shown.factors, measures, marks=marks))
         found.append(measures)
     write_measures(folder / "measures.csv", rows)

@@ -14,7 +14,7 @@ from cardiogen.cli.complete_draws import (
     intervals,
     write_samples,
 )
-from cardiogen.cli.complete_notes import broken_rules, chirality_notes
+from cardiogen.cli.heart_notes import broken_rules, chirality_notes
 from cardiogen.cli.observed import one_label_map, read_observed
 from cardiogen.cli.requests import (
     MAX_FRAMES,

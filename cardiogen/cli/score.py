@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiogen.base import CardiogenError, Note, atomic_folder, progress
-from cardiogen.cli.complete_notes import misfit_notes
+from cardiogen.cli.heart_notes import misfit_notes
 from cardiogen.cli.requests import (
     check_apart,
     check_seed,

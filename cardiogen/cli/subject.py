@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cardiogen.base import CardiogenError, Note
-from cardiogen.cli.complete_notes import chirality_notes
+from cardiogen.cli.heart_notes import chirality_notes
 from cardiogen.cli.observed import read_observed
 from cardiogen.cli.requests import domain_reason, usage_error
 from cardiogen.data.factors import FACTORS, Factors
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cardiogen.data.grid import Grid
     from cardiogen.data.nifti_geometry import Prefer
     from cardiogen.data.sequence import Orientation, Sequence
+    from cardiogen.models.deformation.model import DeformationModel
     from cardiogen.models.protocol import AnyModel, Posterior
     from cardiogen.models.store import LoadedModel
     from cardiogen.population.pose import Pose
@@ -209,3 +210,20 @@ def require_gaussian(loaded: LoadedModel) -> None:
             expected="one with Gaussian latents given the factors, such as linear or deformation",
             remedy="leaving out --model",
         )  # fmt: skip
+
+
+def require_deformation(loaded: LoadedModel, remedy: str) -> DeformationModel:
+    """Return a deformation model, whose template and velocities others lack.
+
+    Raises:
+        CardiogenError: M21 (exit 4) for a model of another kind.
+    """
+    from cardiogen.models.deformation.model import DeformationModel
+
+    if not isinstance(loaded.model, DeformationModel):
+        raise CardiogenError(
+            "M21", loaded.bundle.path, found=f"a model of the kind {loaded.facts['kind']!r}",
+            expected="a deformation model", remedy=remedy,
+        )  # fmt: skip
+
+    return loaded.model

@@ -10,6 +10,7 @@ import typer
 from cardiogen.base import CardiogenError, Note, progress
 from cardiogen.base.errors import printable
 from cardiogen.cli.requests import check_apart
+from cardiogen.cli.subject import require_deformation
 from cardiogen.data.cohort import load_sequence, read_cohort
 from cardiogen.data.sequence import Orientation, Sequence
 from cardiogen.engine.config import DeformationTraining
@@ -60,12 +61,9 @@ def train_on_cohort(settings: DeformationTraining, out: Path, *, overwrite: bool
             fewer than five subjects with ED and another frame.
     """
     base = load_model(settings.base)
-    if not isinstance(base.model, DeformationModel):
-        raise CardiogenError(
-            "M21", base.bundle.path, found=f"a model of the kind {base.facts['kind']!r}",
-            expected="a deformation model to adapt to the cohort",
-            remedy="base = BUNDLE in the config, from cardiogen train --config deformation",
-        )  # fmt: skip
+    require_deformation(
+        base, "base = BUNDLE in the config, from cardiogen train --config deformation"
+    )
     folder = Path(settings.cohort)
     check_apart(out, [folder, base.bundle.path])
     hearts, faults = _read(folder, settings.n, settings.orientation)

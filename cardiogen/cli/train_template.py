@@ -9,6 +9,7 @@ import typer
 
 from cardiogen.base import CardiogenError, Note
 from cardiogen.cli.requests import usage_error
+from cardiogen.cli.subject import require_deformation
 from cardiogen.engine.config import DeformationTraining
 
 if TYPE_CHECKING:
@@ -51,11 +52,8 @@ def training_template(settings: DeformationTraining) -> DeformationTemplate:
         CardiogenError: those of ``check_template``, of ``load_model`` for a bundle, M21 for one of
             another kind, of ``label_template`` for a label map.
     """
-    from cardiogen.models.deformation.own_template import (
-        distance,
-        mean_template,
-        population_meshes,
-    )
+    from cardiogen.measure.vertex_distance import vertex_rmse
+    from cardiogen.models.deformation.own_template import mean_template, population_meshes
     from cardiogen.models.deformation.template import population_template
 
     if settings.template == "population":
@@ -71,7 +69,7 @@ def training_template(settings: DeformationTraining) -> DeformationTemplate:
     if rounds:
         template, away = mean_template(template, hearts, rounds=rounds)
         _tell(name, f"mean of {len(hearts)} hearts; the last round moved it {away:.2f} mm")
-    elif (far := distance(template.vertices, hearts.mean(axis=0))) > _TOO_FAR_MM:
+    elif (far := vertex_rmse(template.vertices, hearts.mean(axis=0))) > _TOO_FAR_MM:
         raise CardiogenError(
             "M51", name, found=f"a heart {far:.0f} mm from the mean of the hearts",
             expected=f"one within {_TOO_FAR_MM:g} mm, in mm and whole",
@@ -151,18 +149,12 @@ def _of_labels(path: Path, settings: DeformationTraining) -> DeformationTemplate
 
 
 def _of_bundle(name: str) -> DeformationTemplate:
-    from cardiogen.models.deformation.model import DeformationModel
     from cardiogen.models.store import load_model
 
     loaded = load_model(name)
-    if not isinstance(loaded.model, DeformationModel):
-        raise CardiogenError(
-            "M21", loaded.bundle.path, found=f"a model of the kind {loaded.facts['kind']!r}",
-            expected="a deformation model, which has a template",
-            remedy="template = FILE.nii.gz, a label map of end diastole, or population",
-        )  # fmt: skip
+    remedy = "template = FILE.nii.gz, a label map of end diastole, or population"
 
-    return loaded.model.decoder.template
+    return require_deformation(loaded, remedy).decoder.template
 
 
 def _tell(where: str, text: str) -> None:

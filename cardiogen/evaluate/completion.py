@@ -23,6 +23,7 @@ from cardiogen.evaluate.lines import Array, Line, Result, estimated, mean_line, 
 from cardiogen.evaluate.settings import DRAWS, Size
 from cardiogen.measure.distribution import bootstrap, interval_coverage
 from cardiogen.measure.overlap import dice
+from cardiogen.measure.vertex_distance import vertex_rmse
 from cardiogen.measure.volumes import STRUCTURES
 from cardiogen.models.protocol import AnyModel, encode_condition, gives_labels
 from cardiogen.population.heart import PopulationHeart
@@ -122,15 +123,11 @@ def observe(heart: PopulationHeart, phases: Sequence[float]) -> Heart:
 def _guess(es: Array, asked: Asked) -> Completed:
     row = measures_of(np.stack([asked.ends[0], es]), template_topology())
     labels = render_labels(asked.heart.pose.to_world(es), template_topology(), asked.seen.grid)
-    return Completed(_rmse(es, asked.ends[1]), _both(row), _dice(labels, asked))
+    return Completed(vertex_rmse(es, asked.ends[1]), _both(row), _dice(labels, asked))
 
 
 def _both(row: Array) -> tuple[float, float]:
     return float(row[EF[0]]), float(row[EF[1]])
-
-
-def _rmse(a: Array, b: Array) -> float:
-    return float(np.sqrt(np.mean(np.sum((a - b) ** 2, axis=-1))))
 
 
 def _dice(labels: NDArray[np.uint8], asked: Asked) -> Array:
@@ -160,7 +157,9 @@ def _complete(model: AnyModel, asked: Asked, seed: int) -> Completed:
             draws[k] = found.row[EF]
     rmse = np.nan
     if mean.vertices is not None:
-        rmse = _rmse(posterior.pose.to_world(mean.vertices[1]), heart.pose.to_world(asked.ends[1]))
+        rmse = vertex_rmse(
+            posterior.pose.to_world(mean.vertices[1]), heart.pose.to_world(asked.ends[1])
+        )
     return Completed(rmse, _both(mean.row), _dice(shown.labels[0], asked), draws)
 
 

@@ -19,6 +19,7 @@ from cardiogen.data.sequence import Sequence as Heart
 from cardiogen.evaluate.completion import observe
 from cardiogen.evaluate.lines import Array, Line, Result, mean_line, missing
 from cardiogen.evaluate.settings import Size
+from cardiogen.measure.vertex_distance import vertex_rmse
 from cardiogen.measure.volumes import mesh_volumes, sequence_volumes
 from cardiogen.models.protocol import AnyModel, Posterior, encode_condition, gives_labels
 from cardiogen.population.heart import PopulationHeart
@@ -103,13 +104,13 @@ def _row(model: AnyModel, heart: PopulationHeart, frames: list[int], seed: int) 
     except CardiogenError:
         return row
     curves = _curves(sequence_volumes(mean))
-    row[0] = _rmse(mean.vertices, meshes)
+    row[0] = _apart(mean.vertices, meshes)
     row[3:5] = np.abs(curves - real).mean(axis=1)
     row[5] = abs(int(curves[0].argmin()) - int(real[0].argmin()))
     row[6:8] = np.abs(_ejections(curves) - _ejections(real))
     whole = [draw for draw in draws if draw is not None]
     if len(whole) == SAMPLES:
-        away = [_rmse(draw.vertices, meshes) for draw in whole]
+        away = [_apart(draw.vertices, meshes) for draw in whole]
         row[1:3] = np.mean(away), np.min(away)
         drawn = np.array([_ejections(_curves(sequence_volumes(draw))) for draw in whole])
         low, high = np.percentile(drawn, _INTERVAL, axis=0)
@@ -149,11 +150,9 @@ def _ejections(curves: Array) -> Array:
     return 100.0 * (1.0 - curves.min(axis=1) / curves[:, 0])
 
 
-def _rmse(found: NDArray | None, real: Array) -> float:
-    if found is None:
-        return float("nan")
-
-    return float(np.sqrt(np.mean(np.sum((found - real) ** 2, axis=-1))))
+def _apart(found: NDArray | None, real: Array) -> float:
+    """Return how far vertices lie from the true ones, mm; NaN of label maps, which have none."""
+    return float("nan") if found is None else vertex_rmse(found, real)
 
 
 def _lines(

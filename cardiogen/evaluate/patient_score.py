@@ -15,6 +15,7 @@ from cardiogen.base import CardiogenError, progress
 from cardiogen.data.factors import Factors
 from cardiogen.data.sequence import Sequence as Heart
 from cardiogen.evaluate.lines import Array, Line, Result, estimated, missing
+from cardiogen.evaluate.patients import end_diastole
 from cardiogen.evaluate.score import observed_deviations, unscorable
 from cardiogen.evaluate.settings import Size
 from cardiogen.measure.distribution import auroc, bootstrap, false_positive_rate
@@ -51,12 +52,9 @@ def patient_score(
 
 def _row(model: AnatomyModel, parts: LatentParts, patient: Heart) -> list[float]:
     """Return the deviation of a patient and its p-value; NaN where the model refuses."""
-    seen = patient.with_(
-        phases=np.zeros(1), labels=patient.labels[patient.ed : patient.ed + 1], images=None, ed=0,
-        es=None,
-    )  # fmt: skip
+    seen, factors = end_diastole(patient), patient.factors or Factors()
     try:
-        deviation, p = observed_deviations(model, parts, seen, patient.factors or Factors())
+        deviation, p = observed_deviations(model, parts, seen, factors)
     except CardiogenError:
         return [np.nan, np.nan]
 

@@ -125,14 +125,20 @@ def _both_ends(heart: Heart) -> Heart:
     )  # fmt: skip
 
 
-def _predicted(heart: Heart, model: AnyModel) -> tuple[Labels, Labels] | None:
-    """Return maps at ED and ES given the ED map; None where the model refuses."""
-    observed = heart.with_(
+def end_diastole(heart: Heart) -> Heart:
+    """Return a patient of whom the label map at end diastole is seen alone."""
+    return heart.with_(
         phases=np.zeros(1), labels=heart.labels[heart.ed : heart.ed + 1], images=None, ed=0,
         es=None,
     )  # fmt: skip
+
+
+def _predicted(heart: Heart, model: AnyModel) -> tuple[Labels, Labels] | None:
+    """Return maps at ED and ES given the ED map; None where the model refuses."""
     try:
-        posterior = model.posterior(observed, encode_condition(heart.factors or Factors()))
+        posterior = model.posterior(
+            end_diastole(heart), encode_condition(heart.factors or Factors())
+        )
         model, latent = posterior.own or model, posterior.latents.mean
         if not model.is_possible(latent):
             return None

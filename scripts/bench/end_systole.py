@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
-from cardiogen.data.labels import Structure
 from cardiogen.measure.overlap import dice, surface_distances
+from cardiogen.measure.volumes import STRUCTURES
 
-STRUCTURES = (Structure.LV, Structure.MYO, Structure.RV)
 Labels = NDArray[np.uint8]
 
 

@@ -96,6 +96,22 @@ def test_command_trains_on_one_thread_with_the_settings_asked_for(run, monkeypat
     assert seen == [(2000, 0, "1"), *[(12000, 2024, "1")] * 2, (300, 7, "1")]
 
 
+def test_a_network_that_makes_no_heart_yet_is_told(monkeypatch, capsys):
+    from pathlib import Path
+
+    from cardiogen.cli import train as command
+
+    def empty(model):
+        raise ValueError("no blood")
+
+    monkeypatch.setattr(command, "require_sound", lambda model: None)
+    command._tell_if_unfinished(Path("x/b"), object())
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(command, "require_sound", empty)
+    command._tell_if_unfinished(Path("x/b"), object())
+    assert "note M54 b: the network makes no heart yet (no blood)" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_mesh_model_is_trained_and_generates(run, tmp_path):
     (tmp_path / "m.toml").write_text(

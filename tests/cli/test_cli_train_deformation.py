@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cardiogen.base import keyed_rng
+from cardiogen.measure.vertex_distance import vertex_rmse
 from cardiogen.models.deformation.heart_codes import HeartCodes
-from cardiogen.models.deformation.own_template import distance
 from cardiogen.models.deformation.template import population_template
 from cardiogen.models.fitted_meshes import FittedMeshes
 from cardiogen.models.store import load_model
@@ -85,8 +85,8 @@ def test_template_of_a_label_map_is_deformed(run, tmp_path):
     assert made.code == 0
     assert "mean of 80 hearts; the last round moved it" in made.err
     first, second = (load_model(tmp_path / name).model.decoder.template for name in "bc")
-    assert distance(first.vertices, population_template().vertices) > 2
-    assert distance(second.vertices, first.vertices) > 1
+    assert vertex_rmse(first.vertices, population_template().vertices) > 2
+    assert vertex_rmse(second.vertices, first.vertices) > 1
 
 
 def test_draws_of_a_template_that_break_rules_are_counted(run, tmp_path, monkeypatch):

@@ -27,6 +27,7 @@ from cardiogen.engine.chirality import settle_chirality
 from cardiogen.engine.fit_template import fit_template
 from cardiogen.measure.mesh_validity import check_mesh
 from cardiogen.measure.overlap import dice
+from cardiogen.measure.vertex_distance import vertex_rmse
 from cardiogen.measure.volumes import STRUCTURES
 from cardiogen.models.deformation.codes import CodeFitter
 from cardiogen.models.deformation.label_codes import LabelFitter
@@ -135,15 +136,10 @@ def mean_template(
         with one_thread():
             mean = _mean_velocity(template, meshes)
             vertices = _carried(template, template.vertices, mean)
-        away = distance(vertices, template.vertices)
+        away = vertex_rmse(vertices, template.vertices)
         template = replace(template, vertices=vertices)
 
     return template, away
-
-
-def distance(a: Array, b: Array) -> float:
-    """Return the root mean square distance of vertices ``(V, 3)`` of two meshes, mm."""
-    return float(np.sqrt(np.mean(np.sum((a - b) ** 2, axis=-1))))
 
 
 def population_meshes(count: int, seed: int) -> Array:

@@ -7,10 +7,10 @@ from cardiogen.base import CardiogenError
 from cardiogen.data.grid import Grid
 from cardiogen.data.sequence import Sequence
 from cardiogen.measure.mesh_validity import check_mesh
+from cardiogen.measure.vertex_distance import vertex_rmse
 from cardiogen.models.deformation.codes import CodeFitter
 from cardiogen.models.deformation.heart_codes import population_codes
 from cardiogen.models.deformation.own_template import (
-    distance,
     label_template,
     mean_template,
     population_meshes,
@@ -23,7 +23,7 @@ from cardiogen.population.template import template_topology
 
 def shape_error(template, truth):
     """Return how far vertices are from the truth but for a rigid motion, which is a pose, mm."""
-    return distance(rigid_pose(truth, template.vertices).to_heart(template.vertices), truth)
+    return vertex_rmse(rigid_pose(truth, template.vertices).to_heart(template.vertices), truth)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_a_part_of_a_heart_is_no_template(shown, template):
     made = label_template(seen.with_(labels=part))
     assert made.overlap["MYO"] < 0.85
     # What cardiogen train refuses.
-    assert distance(made.template.vertices, template.vertices) > 30
+    assert vertex_rmse(made.template.vertices, template.vertices) > 30
 
 
 def test_codes_are_those_of_the_template_for_any_processes(template, few):
@@ -106,8 +106,8 @@ def test_mean_does_not_depend_on_where_it_starts(few, template):
     from_mean, left = mean_template(template, few, rounds=6)
     from_far, left_far = mean_template(far, few, rounds=6)
     assert max(left, left_far) < 0.2
-    apart = distance(from_mean.vertices, from_far.vertices)
-    assert apart < 0.1 * distance(far.vertices, few.mean(axis=0))
+    apart = vertex_rmse(from_mean.vertices, from_far.vertices)
+    assert apart < 0.1 * vertex_rmse(far.vertices, few.mean(axis=0))
 
 
 def test_velocities_are_centered_on_the_mean(few, template):
@@ -119,7 +119,7 @@ def test_velocities_are_centered_on_the_mean(few, template):
     def mean_speed(some):
         velocities = CodeFitter(some).fit_ed(torch.from_numpy(few).float())
         moved = np.einsum("va,ca->vc", some.splines, velocities.mean(dim=0).double().numpy())
-        return distance(moved, np.zeros_like(moved))
+        return vertex_rmse(moved, np.zeros_like(moved))
 
     assert mean_speed(own) < 0.1 * mean_speed(start)
 

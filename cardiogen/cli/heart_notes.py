@@ -1,9 +1,11 @@
-"""What is told beside a heart that was fitted to label maps: its chirality, broken rules."""
+"""What is told beside a heart: its chirality, rules that it breaks, volumes it does not have."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from cardiogen.base import Note
 
@@ -57,17 +59,19 @@ def misfit_notes(shown: Mapping[str, float], seen: Sequence, where: str) -> list
     return [Note("D12", where, text)]
 
 
-def stroke_notes(measures: Mapping[str, float], where: str) -> list[Note]:
+def stroke_notes(heart: Sequence, where: str) -> list[Note]:
     """Return a note (D13) of ventricles that eject too differently to belong to one circulation.
 
     Args:
-        measures: of a heart.
+        heart: a cycle that begins at end diastole.
         where: what the note is about.
     """
-    left, right = (
-        measures[f"{side}EDV (mL)"] - measures[f"{side}ESV (mL)"] for side in ("LV", "RV")
-    )
-    if not min(left, right) > 0 or max(left, right) <= _STROKES * min(left, right):
+    from cardiogen.data.labels import Structure
+    from cardiogen.measure.volumes import sequence_volumes
+
+    volumes = sequence_volumes(heart)
+    left, right = (float(np.ptp(volumes[s])) for s in (Structure.LV, Structure.RV))
+    if max(left, right) <= _STROKES * min(left, right):
         return []
     text = (
         f"the left ventricle ejects {left:.0f} mL, the right one {right:.0f}: in health they "

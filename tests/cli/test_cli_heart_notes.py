@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cardiogen.cli.complete_notes import misfit_notes, stroke_notes
+from cardiogen.cli.heart_notes import misfit_notes, stroke_notes
 from cardiogen.data.grid import Grid
 from cardiogen.data.sequence import Sequence
 
@@ -35,11 +35,20 @@ def test_a_near_heart_and_a_later_frame_need_no_note(seen):
     assert misfit_notes(shown(lv=20.0), later, "map") == []
 
 
+def beating(left, right):
+    """Two frames, voxels of 1 mL: 100 mL of left and 110 of right ventricle, less the strokes."""
+    frames = []
+    for lv, rv in ((100, 110), (100 - left, 110 - right)):
+        sizes = [1000 - lv - rv - 80, lv, 80, rv]
+        frames.append(np.repeat([0, 1, 2, 3], sizes).reshape(10, 10, 10))
+    grid = Grid.regular((10, 10, 10), (10.0, 10.0, 10.0), (0.0, 0.0, 0.0))
+    labels = np.stack(frames).astype(np.uint8)
+    return Sequence(phases=np.array([0.0, 0.4]), labels=labels, grid=grid)
+
+
 def test_strokes_of_one_circulation_agree():
-    measures = {"LVEDV (mL)": 100.0, "LVESV (mL)": 40.0, "RVEDV (mL)": 110.0}
-    assert stroke_notes(measures | {"RVESV (mL)": 60.0}, "age_80") == []
-    (note,) = stroke_notes(measures | {"RVESV (mL)": 70.0}, "age_80")
+    assert stroke_notes(beating(left=60, right=50), "age_80") == []
+    (note,) = stroke_notes(beating(left=60, right=40), "age_80")
     assert str(note).startswith("D13 age_80: the left ventricle ejects 60 mL, the right one 40")
-    (note,) = stroke_notes(measures | {"RVESV (mL)": 20.0}, "age_80")
+    (note,) = stroke_notes(beating(left=60, right=90), "age_80")
     assert "60 mL, the right one 90" in note.text
-    assert stroke_notes(measures | {"RVESV (mL)": float("nan")}, "age_80") == []
